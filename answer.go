@@ -110,9 +110,13 @@ func (k *Kit) explain(err error, returnTo string) *answer {
 	case errors.Is(err, ErrSessionTooLarge):
 		return &answer{Status: http.StatusInternalServerError, reason: "session_too_large",
 			Title: "You could not be signed in", Text: "Your account holds more than this application can remember. Whoever runs it has been told what to change."}
+	case errors.Is(err, errLoginTooLarge):
+		return &answer{Status: http.StatusInternalServerError, reason: "login_too_large",
+			Title: "You could not be signed in", Text: "This application asks to remember too much during the sign-in. Whoever runs it has been told."}
 	case errors.As(err, &misconfigured):
 		return &answer{Status: http.StatusServiceUnavailable, reason: "misconfigured", retryAfter: longestRetry,
-			Title: "Sign-in is not set up correctly", Text: "This application cannot accept what its sign-in service says. Whoever runs it has been told why."}
+			Title: "Sign-in is not set up correctly", Text: "This application cannot accept what its sign-in service says. Whoever runs it has been told why.",
+			Links: again}
 	case errors.Is(err, errGuardedLogin):
 		return &answer{Status: http.StatusUnauthorized, reason: "login_behind_auth",
 			Title: "Sign-in is not set up correctly", Text: "The page to sign in on can itself only be seen once signed in. Whoever runs this application has been told."}
