@@ -81,6 +81,10 @@ var (
 func (k *Kit) explain(err error, returnTo string) *answer {
 	login := k.loginURL(returnTo)
 	again := []link{{login, "Sign in again"}}
+	retry := again
+	if returnTo != "" {
+		retry = []link{{returnTo, "Try again"}, again[0]}
+	}
 	var (
 		refusal       *loginRefusedError
 		authorization *AuthorizationError
@@ -116,7 +120,7 @@ func (k *Kit) explain(err error, returnTo string) *answer {
 	case errors.As(err, &misconfigured):
 		return &answer{Status: http.StatusServiceUnavailable, reason: "misconfigured", retryAfter: longestRetry,
 			Title: "Sign-in is not set up correctly", Text: "This application cannot accept what its sign-in service says. Whoever runs it has been told why.",
-			Links: again}
+			Links: retry}
 	case errors.Is(err, errGuardedLogin):
 		return &answer{Status: http.StatusUnauthorized, reason: "login_behind_auth",
 			Title: "Sign-in is not set up correctly", Text: "The page to sign in on can itself only be seen once signed in. Whoever runs this application has been told."}
@@ -138,12 +142,9 @@ func (k *Kit) explain(err error, returnTo string) *answer {
 	}
 	a := &answer{Status: http.StatusServiceUnavailable, reason: "unavailable", retryAfter: usualRetry,
 		Title: "Sign-in is unavailable for a moment", Text: "You are still signed in if you were. Please try again shortly.",
-		Links: again}
+		Links: retry}
 	if down != nil || errors.As(err, &down) {
 		a.retryAfter = min(max(down.retryAfter.Round(time.Second), usualRetry), longestRetry)
-	}
-	if returnTo != "" {
-		a.Links = []link{{returnTo, "Try again"}, {login, "Sign in again"}}
 	}
 	return a
 }

@@ -21,7 +21,7 @@ const (
 // token that WorkOS has just issued may be the first with a new key; one that a
 // browser brings may have been made up to have us fetch.
 const (
-	maxKeySetAgeIssued  = time.Second
+	maxKeySetAgeIssued  = 0
 	maxKeySetAgeBrought = 30 * time.Second
 )
 
