@@ -137,7 +137,7 @@ func canonical(value string) bool {
 func (c *cookies) sealSession(auth *Authentication) ([]string, error) {
 	packed, err := pack(auth)
 	if err != nil {
-		return nil, c.tooLarge(auth, err)
+		return nil, err
 	}
 	sealed, err := c.session.seal(c.name, packed)
 	if err != nil {
@@ -153,15 +153,10 @@ func (c *cookies) sealSession(auth *Authentication) ([]string, error) {
 	room -= len("4.")
 	parts := slices.Collect(chunks(sealed, room))
 	if len(parts) > maxParts {
-		return nil, c.tooLarge(auth, fmt.Errorf("%w: %d bytes in %d cookies, at most %d", ErrSessionTooLarge, len(sealed), len(parts), maxParts))
+		return nil, tooLarge(auth, fmt.Sprintf("%d bytes in %d cookies, want at most %d", len(sealed), len(parts), maxParts))
 	}
 	parts[0] = strconv.Itoa(len(parts)) + "." + parts[0]
 	return parts, nil
-}
-
-func (c *cookies) tooLarge(auth *Authentication, err error) error {
-	name, size := largestPart(auth)
-	return fmt.Errorf("%w; its largest part is %s, %d bytes", err, name, size)
 }
 
 // chunks yields s in pieces of at most size bytes.

@@ -249,6 +249,9 @@ func exchangeError(err error) error {
 // that is not acceptable now will not be after another login either, so that is
 // a fault of the configuration.
 func (k *Kit) admit(ctx context.Context, auth *Authentication) (*Session, error) {
+	if size := len(auth.AccessToken); size > maxToken {
+		return nil, tooLarge(auth, fmt.Sprintf("an access token of %d bytes, want at most %d", size, maxToken))
+	}
 	t, err := parseToken(auth.AccessToken)
 	if err != nil {
 		return nil, &configurationError{err, "WorkOS, or whatever BaseURL (WORKOS_API_HOSTNAME) points at, issues tokens that are none of WorkOS's"}

@@ -19,6 +19,11 @@ func begin(t *testing.T, b *browser, target string) *url.URL {
 	t.Helper()
 	p := b.stay().get(target)
 	p.expect(t, 302)
+	return location(t, p)
+}
+
+func location(t *testing.T, p page) *url.URL {
+	t.Helper()
 	u, err := url.Parse(p.Header.Get("Location"))
 	if err != nil {
 		t.Fatal(err)

@@ -84,7 +84,7 @@ func pack(auth *Authentication) ([]byte, error) {
 	plain = appendSized(plain, payload)
 	plain = append(plain, person...)
 	if len(plain) > maxUnpacked {
-		return nil, ErrSessionTooLarge
+		return nil, tooLarge(auth, fmt.Sprintf("%d bytes, want at most %d", len(plain), maxUnpacked))
 	}
 
 	packed := []byte{packVersion}
@@ -179,6 +179,12 @@ func inflate(compressed []byte) ([]byte, error) {
 		return nil, errors.New("authkit: a session that inflates to more than 64 KiB")
 	}
 	return plain, nil
+}
+
+// tooLarge says how large a session is, and what to make smaller.
+func tooLarge(auth *Authentication, size string) error {
+	name, length := largestPart(auth)
+	return fmt.Errorf("%w: %s; its largest part is %s, %d bytes", ErrSessionTooLarge, size, name, length)
 }
 
 // largestPart names what takes the most room in a session, and its length in
