@@ -54,10 +54,8 @@
 package authkit
 
 import (
-	"errors"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 )
@@ -97,16 +95,12 @@ const maxEnded = 100_000
 // OptionsFromEnv. The error names every fault of the options at once, with the
 // environment variable of each field, and never shows a secret.
 func New(opts Options) (*Kit, error) {
+	opts.setDefaults()
 	if err := opts.check(); err != nil {
 		return nil, err
 	}
-	opts.setDefaults()
 
-	// check has parsed it.
-	redirectURI, err := url.Parse(opts.RedirectURI)
-	if err != nil {
-		return nil, errors.New("authkit: RedirectURI (WORKOS_REDIRECT_URI) is not a URL")
-	}
+	redirectURI, _ := absoluteURL(opts.RedirectURI)
 	k := &Kit{
 		redirectURI:       opts.RedirectURI,
 		origin:            originOf(redirectURI),
@@ -130,32 +124,6 @@ func New(opts Options) (*Kit, error) {
 	k.tokens = &verifier{clientID: opts.ClientID, issuers: trimSlashes(opts.Issuers), keys: k.keys}
 	k.refreshes = newRefresher(k)
 	return k, nil
-}
-
-// setDefaults fills what was left empty, so that no request asks for it.
-func (o *Options) setDefaults() {
-	setDefault(&o.LoginPath, "/login")
-	setDefault(&o.LoginReturnTo, "/")
-	setDefault(&o.CookieName, defaultCookieName)
-	setDefault(&o.CookieMaxAge, defaultCookieMaxAge)
-	setDefault(&o.SessionCacheSize, defaultCacheSize)
-	setDefault(&o.BaseURL, defaultBaseURL)
-	if o.CookieSameSite == 0 || o.CookieSameSite == http.SameSiteDefaultMode {
-		o.CookieSameSite = http.SameSiteLaxMode
-	}
-	if o.ClientIP == nil {
-		o.ClientIP = remoteIP
-	}
-	if o.Logger == nil {
-		o.Logger = slog.Default()
-	}
-}
-
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 func trimSlashes(issuers []string) []string {

@@ -127,12 +127,9 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-const (
-	defaultBaseURL      = "https://api.workos.com"
-	defaultCookieName   = "wos-session"
-	defaultCookieMaxAge = 400 * 24 * time.Hour
-	defaultCacheSize    = 10_000
-)
+// longestMaxAge is what browsers grant a cookie (draft-ietf-httpbis-rfc6265bis,
+// section 5.6.2).
+const longestMaxAge = 400 * 24 * time.Hour
 
 // OptionsFromEnv returns the options that the environment sets, under the names
 // that WorkOS's own kits use:
@@ -202,7 +199,7 @@ func baseURLFromEnv(found *faults) string {
 		base.Host = "api.workos.com"
 	}
 	if strings.ContainsAny(host, "/@?# ") {
-		found.add("WORKOS_API_HOSTNAME is %q, want a host name without scheme or path", host)
+		found.add("WORKOS_API_HOSTNAME is %q, want a host name without scheme or path", shown(host))
 	}
 	if https != "" {
 		on, err := strconv.ParseBool(https)
@@ -219,6 +216,33 @@ func baseURLFromEnv(found *faults) string {
 		base.Host = net.JoinHostPort(strings.Trim(base.Host, "[]"), port)
 	}
 	return base.String()
+}
+
+// setDefaults fills what was left empty, so that nothing after it asks whether it
+// was.
+func (o *Options) setDefaults() {
+	setDefault(&o.LoginPath, "/login")
+	setDefault(&o.LoginReturnTo, "/")
+	setDefault(&o.CookieName, "wos-session")
+	setDefault(&o.CookieMaxAge, longestMaxAge)
+	setDefault(&o.SessionCacheSize, 10_000)
+	setDefault(&o.BaseURL, "https://api.workos.com")
+	if o.CookieSameSite == 0 || o.CookieSameSite == http.SameSiteDefaultMode {
+		o.CookieSameSite = http.SameSiteLaxMode
+	}
+	if o.ClientIP == nil {
+		o.ClientIP = remoteIP
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
 }
 
 // check reports every fault of the options at once. No fault repeats a secret.
@@ -248,7 +272,7 @@ func (o *Options) checkRedirectURI(found *faults) {
 	u, ok := absoluteURL(o.RedirectURI)
 	switch {
 	case !ok:
-		found.add("%s is %q, want an absolute URL such as https://app.example.com/callback", field, o.RedirectURI)
+		found.add("%s is %q, want an absolute URL such as https://app.example.com/callback", field, shown(o.RedirectURI))
 	case u.Scheme == "http" && !isLoopback(u.Hostname()):
 		found.add("%s is http on %s, want https: http is for loopback hosts only", field, u.Hostname())
 	case u.Path == "" || u.Path == "/":
@@ -257,30 +281,22 @@ func (o *Options) checkRedirectURI(found *faults) {
 }
 
 func (o *Options) checkPaths(found *faults) {
-	if o.LoginPath != "" && (!localPath(o.LoginPath) || strings.ContainsAny(o.LoginPath, "?#%")) {
+	callback := pathOf(o.RedirectURI)
+	if !localPath(o.LoginPath) || strings.ContainsAny(o.LoginPath, "?#%") {
 		found.add("LoginPath is %q, want a local path without a query, such as /login", o.LoginPath)
 	}
-	if callback := pathOf(o.RedirectURI); o.LoginPath != "" && o.LoginPath == callback {
+	if o.LoginPath == callback {
 		found.add("LoginPath and the path of RedirectURI are both %q, want two different handlers", callback)
 	}
-	if o.LoginReturnTo != "" && (!localPath(o.LoginReturnTo) || o.leadsBack(o.LoginReturnTo)) {
+	if path := pathOf(o.LoginReturnTo); !localPath(o.LoginReturnTo) || path == o.LoginPath || path == callback {
 		found.add("LoginReturnTo is %q, want a local path other than those of Login and Callback", o.LoginReturnTo)
 	}
-	if o.LogoutReturnTo != "" {
-		if _, ok := absoluteURL(o.LogoutReturnTo); !ok {
-			found.add("LogoutReturnTo is %q, want an absolute URL registered as a sign-out redirect", o.LogoutReturnTo)
-		}
+	if o.LogoutReturnTo == "" {
+		return
 	}
-}
-
-// leadsBack reports whether a return path would begin the login anew.
-func (o *Options) leadsBack(path string) bool {
-	login := o.LoginPath
-	if login == "" {
-		login = "/login"
+	if _, ok := absoluteURL(o.LogoutReturnTo); !ok {
+		found.add("LogoutReturnTo is %q, want an absolute URL registered as a sign-out redirect", shown(o.LogoutReturnTo))
 	}
-	p := pathOf(path)
-	return p == login || p == pathOf(o.RedirectURI)
 }
 
 func (o *Options) checkCookie(found *faults) {
@@ -289,7 +305,7 @@ func (o *Options) checkCookie(found *faults) {
 	https := redirectURI != nil && redirectURI.Scheme == "https"
 	secure := https || o.CookieSameSite == http.SameSiteNoneMode
 
-	if o.CookieName != "" && !isCookieName(o.CookieName) {
+	if plainCode(o.CookieName, "") == "" {
 		found.add("%s is %q, want at most 64 letters, digits or any of \"-_.\"", nameField, o.CookieName)
 	}
 	if hasPrefixFold(o.CookieName, "__Host-") && (!secure || o.CookieDomain != "") {
@@ -302,26 +318,23 @@ func (o *Options) checkCookie(found *faults) {
 		found.add("%s is %q, want the host of RedirectURI or a domain above it", domainField, o.CookieDomain)
 	}
 	switch o.CookieSameSite {
-	case 0, http.SameSiteDefaultMode, http.SameSiteLaxMode, http.SameSiteNoneMode:
+	case http.SameSiteLaxMode, http.SameSiteNoneMode:
 	case http.SameSiteStrictMode:
 		found.add("CookieSameSite (WORKOS_COOKIE_SAMESITE) is Strict, which browsers withhold on the way back from WorkOS; want Lax or None")
 	default:
 		found.add("CookieSameSite (WORKOS_COOKIE_SAMESITE) is %d, want Lax or None", o.CookieSameSite)
 	}
-	if o.CookieMaxAge != 0 && (o.CookieMaxAge < time.Minute || o.CookieMaxAge > defaultCookieMaxAge) {
+	if o.CookieMaxAge < time.Minute || o.CookieMaxAge > longestMaxAge {
 		found.add("CookieMaxAge (WORKOS_COOKIE_MAX_AGE) is %v, want a minute to 400 days", o.CookieMaxAge)
 	}
 }
 
 func (o *Options) checkBaseURL(found *faults) {
 	const field = "BaseURL (WORKOS_API_HOSTNAME, WORKOS_API_HTTPS, WORKOS_API_PORT)"
-	if o.BaseURL == "" {
-		return
-	}
 	u, ok := absoluteURL(o.BaseURL)
 	switch {
 	case !ok || u.RawQuery != "":
-		found.add("%s is %q, want a URL such as https://api.workos.com", field, o.BaseURL)
+		found.add("%s is %q, want a URL such as https://api.workos.com", field, shown(o.BaseURL))
 	case u.Scheme == "http" && !isLoopback(u.Hostname()):
 		found.add("%s is http on %s, want https: the API key would travel in the clear", field, u.Hostname())
 	}
@@ -390,6 +403,15 @@ func isPlaceholder(password string) bool {
 	return strings.HasPrefix(password, "<") && strings.HasSuffix(password, ">")
 }
 
+// shown returns what an error may repeat of a URL: nothing if it may hold a
+// password.
+func shown(s string) string {
+	if strings.Contains(s, "@") {
+		return "…@…"
+	}
+	return s
+}
+
 // absoluteURL parses an http or https URL that has a host and neither user nor
 // fragment (RFC 6749, section 3.1.2, forbids one in a redirect URI).
 func absoluteURL(s string) (*url.URL, bool) {
@@ -409,10 +431,6 @@ func isLoopback(host string) bool {
 	}
 	addr, err := netip.ParseAddr(host)
 	return err == nil && addr.IsLoopback()
-}
-
-func isCookieName(name string) bool {
-	return plainCode(name, "") != ""
 }
 
 func hasPrefixFold(s, prefix string) bool {

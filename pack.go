@@ -32,19 +32,19 @@ const maxUnpacked = 64 << 10
 
 // packDictionary holds what every session repeats, the most frequent last, where
 // the distances are shortest.
-const packDictionary = `"impersonator":{"email":"","reason":""},"authentication_method":"` +
-	`SSOPasswordPasskeyMagicAuthImpersonationMigratedSessionAppleOAuthGitHubOAuthMicrosoftOAuthGoogleOAuth` +
-	`,"act":{"sub":""},"nbf":"aud":"feature_flags":[],"entitlements":["audit-logs"` +
-	`"locale":"en-US","metadata":{"external_id":"","profile_picture_url":"https://workoscdn.com/images/v1/` +
-	`"https://lh3.googleusercontent.com/a/"https://avatars.githubusercontent.com/u/` +
-	`:write",":read",":create",":update",":delete",":manage",":view","users:","members:","billing:","settings:",` +
-	`"permissions":["role":"admin","role":"owner","role":"viewer","role":"member","roles":["admin","member"` +
-	`"iss":"https://api.workos.com","iss":"https://api.workos.com/user_management/client_01` +
-	`{"alg":"RS256","kid":"sso_oidc_key_pair_01","typ":"JWT"}{"alg":"RS256","typ":"JWT","kid":"` +
-	`"client_id":"client_01","org_id":"org_01","auth_time":17,"jti":"01,"exp":17,"iat":17` +
-	`"sid":"session_01","sub":"user_01` +
-	`{"user":{"id":"user_01","email":"@gmail.com","email_verified":true,"first_name":"","last_name":"","name":"` +
-	`"last_sign_in_at":"2026-0-1T00:00:00.000Z","created_at":"2025-","updated_at":"2026-"},"authentication_method":"`
+const packDictionary = `SSO","Password","Passkey","MagicAuth","Impersonation","MigratedSession","AppleOAuth","GitHubOAuth","MicrosoftOAuth","GoogleOAuth"` +
+	`,"act":{"sub":""},"nbf":,"aud":"","feature_flags":[""],"entitlements":["audit-logs","` +
+	`https://lh3.googleusercontent.com/a/https://avatars.githubusercontent.com/u/https://workoscdn.com/images/v1/` +
+	`.com","@gmail.com","false,"metadata":{"locale":"en-GB","locale":"en-US"` +
+	`:manage","users:","members:","billing:","settings:","projects:","reports:` +
+	`:create",":update",":delete",":view",":write",":read","permissions":["` +
+	`"role":"owner","role":"viewer","role":"admin","role":"member","roles":["admin","roles":["member"],` +
+	`{"alg":"RS256","typ":"JWT","kid":"{"alg":"RS256","kid":"sso_oidc_key_pair_01","typ":"JWT"}` +
+	`{"iss":"https://api.workos.com/user_management/client_01","iss":"https://api.workos.com",` +
+	`"client_id":"client_01","auth_time":17,"exp":17,"iat":17,"jti":"01,"org_id":"org_01,"sid":"session_01,"sub":"user_01` +
+	`{"user":{"id":"user_01","email":"@","email_verified":true,"first_name":"","last_name":"","name":"` +
+	`","profile_picture_url":"https://","external_id":"","last_sign_in_at":"2026-` +
+	`T00:00:00.000Z","created_at":"2025-","updated_at":"2026-"},"impersonator":{"email":"","reason":""},"authentication_method":"`
 
 // identity is what a session cookie holds beside the tokens.
 type identity struct {

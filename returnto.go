@@ -17,7 +17,8 @@ func localPath(s string) bool {
 	if len(s) == 0 || len(s) > maxReturnTo || s[0] != '/' || !utf8.ValidString(s) {
 		return false
 	}
-	if strings.ContainsFunc(s, isControlOrBackslash) {
+	// Servers and browsers drop a blank at the end.
+	if strings.ContainsFunc(s, isControlOrBackslash) || strings.HasSuffix(s, " ") {
 		return false
 	}
 	u, err := url.Parse(s)
