@@ -15,8 +15,8 @@ import (
 //
 // One Session is shared by all requests that carry its cookie: treat it as
 // read-only. Appending to its slices copies them; changing their elements would
-// be seen by others. Encoding it as JSON, printing it with any verb or logging
-// it never shows a token.
+// be seen by others. Encoding it as JSON, printing it or logging it never shows a
+// token.
 type Session struct {
 	ID                   string        `json:"id"`                              // sid: what WorkOS revokes and logs out
 	User                 User          `json:"user"`                            // as of the last login or refresh
