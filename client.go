@@ -190,7 +190,7 @@ func (c *Client) exchange(ctx context.Context, code, verifier string, from visit
 		GrantType: "authorization_code", Code: code, CodeVerifier: verifier, visitor: from,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("authkit: exchange code: %w", err)
+		return nil, fmt.Errorf("exchange code: %w", err)
 	}
 	return auth, nil
 }
@@ -202,7 +202,7 @@ func (c *Client) refresh(ctx context.Context, refreshToken, organizationID strin
 		GrantType: "refresh_token", RefreshToken: refreshToken, OrganizationID: organizationID, visitor: from,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("authkit: refresh: %w", err)
+		return nil, fmt.Errorf("refresh: %w", err)
 	}
 	return auth, nil
 }
@@ -215,7 +215,7 @@ func (c *Client) authenticate(ctx context.Context, g grant) (*Authentication, er
 		return nil, err
 	}
 	if auth.User.ID == "" || auth.AccessToken == "" || auth.RefreshToken == "" {
-		return nil, errors.New("authkit: the reply lacks the user or a token")
+		return nil, errors.New("the reply lacks the user or a token")
 	}
 	return &auth, nil
 }
@@ -224,7 +224,7 @@ func (c *Client) authenticate(ctx context.Context, g grant) (*Authentication, er
 func (c *Client) keySet(ctx context.Context) ([]byte, error) {
 	body, err := c.do(ctx, http.MethodGet, "/sso/jwks/"+url.PathEscape(c.clientID), nil)
 	if err != nil {
-		return nil, fmt.Errorf("authkit: fetch key set: %w", err)
+		return nil, fmt.Errorf("fetch key set: %w", err)
 	}
 	return body, nil
 }
@@ -266,7 +266,7 @@ func (c *Client) call(ctx context.Context, method, path string, body, reply any)
 	}
 	if err := json.Unmarshal(b, reply); err != nil {
 		// The error of encoding/json may quote the reply, which holds tokens.
-		return errors.New("authkit: the reply is not the JSON that WorkOS documents")
+		return errors.New("the reply is not the JSON that WorkOS documents")
 	}
 	return nil
 }
@@ -299,10 +299,10 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte) ([]by
 
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
 	if err != nil {
-		return nil, fmt.Errorf("authkit: read reply: %w", err)
+		return nil, fmt.Errorf("read reply: %w", err)
 	}
 	if len(b) > maxReply {
-		return nil, fmt.Errorf("authkit: the reply is longer than %d bytes", maxReply)
+		return nil, fmt.Errorf("the reply is longer than %d bytes", maxReply)
 	}
 	if resp.StatusCode != http.StatusOK {
 		return nil, newAPIError(resp, b)

@@ -304,8 +304,6 @@ func (c *cookies) setLogin(w http.ResponseWriter, r *http.Request, f *flow) erro
 	return nil
 }
 
-var errLoginTooLarge = fmt.Errorf("authkit: LoginParams.State does not fit the login cookie, want at most %d bytes", maxCallerState)
-
 func (c *cookies) sealLogin(name string, f *flow) (*http.Cookie, error) {
 	sealed, err := c.login.seal(name, f.pack())
 	if err != nil {

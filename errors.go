@@ -57,7 +57,7 @@ type APIError struct {
 
 func (e *APIError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "authkit: WorkOS answered %d", e.StatusCode)
+	fmt.Fprintf(&b, "WorkOS answered %d", e.StatusCode)
 	if e.Code != "" {
 		fmt.Fprintf(&b, " %s", e.Code)
 	}
@@ -66,6 +66,27 @@ func (e *APIError) Error() string {
 	}
 	return b.String()
 }
+
+// Errors that no caller branches on. Those that leave the package begin with its
+// name; what they wrap does not.
+var (
+	errMisconfigured = errors.New("authkit: check the configuration")
+	errLoginRefused  = errors.New("authkit: OnLogin refused the login")
+	errCodeRefused   = errors.New("authkit: WorkOS refused the code")
+	errBadCallback   = errors.New("authkit: the callback has no single code and state")
+	errCookieLost    = errors.New("authkit: the browser does not keep the session cookie")
+	errGuardedLogin  = errors.New("authkit: Login or Callback is behind WithAuth, where nobody can reach it to log in")
+	errCrossOrigin   = errors.New("authkit: a request from another site")
+	errNotPage       = errors.New("authkit: a login begins on a page, not in a background request")
+	errMethod        = errors.New("authkit: method not allowed")
+	errLoginTooLarge = fmt.Errorf("authkit: LoginParams.State does not fit the login cookie, want at most %d bytes", maxCallerState)
+
+	errLoggedOut    = errors.New("the session was logged out")
+	errPaused       = errors.New("refreshing is paused after repeated failures")
+	errTooMany      = errors.New("too many refreshes in flight")
+	errTokenExpired = errors.New("the access token has expired")
+	errUnknownKey   = errors.New("the access token's key is not in the key set")
+)
 
 // terminal reports whether WorkOS has said that the session is over. Nothing
 // else may end one: a wrong API key or a proxy's 404 is our fault, not the
@@ -82,16 +103,42 @@ func terminal(err error) bool {
 	return false
 }
 
+// transient reports whether a status says that the same request may succeed
+// later.
+func transient(status int) bool {
+	return status == http.StatusRequestTimeout || status == http.StatusTooManyRequests || status >= 500
+}
+
+// diagnose tells whether it is our set-up or WorkOS that does not work, for an
+// error of the token endpoint that says nothing of the session or the code.
+func diagnose(err error) error {
+	var apiErr *APIError
+	if errors.As(err, &apiErr) {
+		refused := apiErr.StatusCode == http.StatusUnauthorized
+		if refused || apiErr.Code == "invalid_client" || apiErr.Code == "unauthorized_client" {
+			return misconfigured(err, "APIKey (WORKOS_API_KEY) and ClientID (WORKOS_CLIENT_ID) must belong together")
+		}
+	}
+	return unavailable(err)
+}
+
+// misconfigured wraps a fault of the set-up that only an answer of WorkOS shows:
+// credentials that it refuses, or a token that it has just issued and that we
+// cannot accept. Logging in again would end the same way, so it is reported and
+// never retried.
+func misconfigured(cause error, hint string) error {
+	return fmt.Errorf("%w: %s: %w", errMisconfigured, hint, cause)
+}
+
 // unavailableError is an ErrUnavailable with its cause and the time after which
-// a retry is worth while.
+// a retry is worth while, 0 if nobody said.
 type unavailableError struct {
 	cause      error
 	retryAfter time.Duration
 }
 
 func unavailable(cause error) error {
-	var already *unavailableError
-	if errors.As(cause, &already) {
+	if errors.Is(cause, ErrUnavailable) {
 		return cause
 	}
 	e := &unavailableError{cause: cause}
@@ -102,50 +149,11 @@ func unavailable(cause error) error {
 	return e
 }
 
-func (e *unavailableError) Error() string {
-	return ErrUnavailable.Error() + ": " + strings.TrimPrefix(e.cause.Error(), "authkit: ")
-}
+func (e *unavailableError) Error() string { return ErrUnavailable.Error() + ": " + e.cause.Error() }
 
 func (e *unavailableError) Is(target error) bool { return target == ErrUnavailable }
 
 func (e *unavailableError) Unwrap() error { return e.cause }
-
-// configurationError is a fault of the set-up that only an answer of WorkOS
-// shows: credentials that it refuses, or a token that it has just issued and that
-// we cannot accept. Logging in again would end the same way, so it is reported
-// and never retried.
-type configurationError struct {
-	cause error
-	hint  string // what to set
-}
-
-func (e *configurationError) Error() string {
-	return "authkit: " + strings.TrimPrefix(e.cause.Error(), "authkit: ") + ": " + e.hint
-}
-
-func (e *configurationError) Unwrap() error { return e.cause }
-
-// diagnose tells whether it is our set-up or WorkOS that does not work, for an
-// error of the token endpoint that says nothing of the session or the code.
-func diagnose(err error) error {
-	var apiErr *APIError
-	if errors.As(err, &apiErr) {
-		refused := apiErr.StatusCode == http.StatusUnauthorized
-		if refused || apiErr.Code == "invalid_client" || apiErr.Code == "unauthorized_client" {
-			return &configurationError{err, "check that APIKey (WORKOS_API_KEY) and ClientID (WORKOS_CLIENT_ID) belong together"}
-		}
-	}
-	return unavailable(err)
-}
-
-// loginRefusedError is what OnLogin returned.
-type loginRefusedError struct{ cause error }
-
-func (e *loginRefusedError) Error() string {
-	return "authkit: OnLogin refused the login: " + e.cause.Error()
-}
-
-func (e *loginRefusedError) Unwrap() error { return e.cause }
 
 // plainCode returns an error code as it stands if it looks like one, so that
 // text from outside reaches neither a log nor a page.
@@ -172,8 +180,8 @@ func recovered(err *error) {
 	switch cause := recover().(type) {
 	case nil:
 	case runtime.Error:
-		*err = fmt.Errorf("authkit: panic: %w", cause)
+		*err = fmt.Errorf("panic: %w", cause)
 	default:
-		*err = fmt.Errorf("authkit: panic with a %T", cause)
+		*err = fmt.Errorf("panic with a %T", cause)
 	}
 }

@@ -225,7 +225,7 @@ func (k *Kit) completeLogin(ctx context.Context, r *http.Request, f *flow, code 
 	login := &Login{Session: s, OAuthTokens: auth.OAuthTokens, State: f.callerState, ReturnTo: f.returnTo}
 	if k.onLogin != nil {
 		if err := k.onLogin(r, login); err != nil {
-			return nil, nil, &loginRefusedError{err}
+			return nil, nil, fmt.Errorf("%w: %w", errLoginRefused, err)
 		}
 	}
 	parts, err := k.cookies.sealSession(auth)
@@ -235,14 +235,12 @@ func (k *Kit) completeLogin(ctx context.Context, r *http.Request, f *flow, code 
 // exchangeError tells a code that WorkOS refuses from a set-up that it refuses
 // and from WorkOS being down.
 func exchangeError(err error) error {
+	diagnosed := diagnose(err)
 	var apiErr *APIError
-	if !errors.As(err, &apiErr) {
-		return unavailable(err)
-	}
-	if diagnosed := diagnose(err); !errors.Is(diagnosed, ErrUnavailable) || transient(apiErr.StatusCode) {
+	if errors.Is(diagnosed, errMisconfigured) || !errors.As(err, &apiErr) || transient(apiErr.StatusCode) {
 		return diagnosed
 	}
-	return err
+	return fmt.Errorf("%w: %w", errCodeRefused, err)
 }
 
 // admit verifies what WorkOS has just issued and makes it a session. A token
@@ -254,7 +252,7 @@ func (k *Kit) admit(ctx context.Context, auth *Authentication) (*Session, error)
 	}
 	t, err := parseToken(auth.AccessToken)
 	if err != nil {
-		return nil, &configurationError{err, "WorkOS, or whatever BaseURL (WORKOS_API_HOSTNAME) points at, issues tokens that are none of WorkOS's"}
+		return nil, misconfigured(err, "what BaseURL (WORKOS_API_HOSTNAME) points at issues tokens that are none of WorkOS's")
 	}
 	switch err := k.tokens.verify(ctx, t, maxKeySetAgeIssued); {
 	case errors.Is(err, ErrUnavailable):
@@ -263,11 +261,11 @@ func (k *Kit) admit(ctx context.Context, auth *Authentication) (*Session, error)
 		// WorkOS signs with a key that it does not publish yet.
 		return nil, unavailable(err)
 	case errors.Is(err, errTokenExpired):
-		return nil, &configurationError{err, "WorkOS has just issued it, so set this machine's clock"}
+		return nil, misconfigured(err, "WorkOS has just issued this token, so this machine's clock is wrong")
 	case err != nil:
-		return nil, &configurationError{err, "WorkOS has just issued it, so check the configuration"}
+		return nil, misconfigured(err, "WorkOS has just issued this token")
 	case t.subject != auth.User.ID:
-		return nil, unavailable(fmt.Errorf("authkit: WorkOS answered with a token of %.64q for user %.64q", t.subject, auth.User.ID))
+		return nil, unavailable(fmt.Errorf("WorkOS answered with a token of %.64q for user %.64q", t.subject, auth.User.ID))
 	}
 	return k.newSession(auth, t), nil
 }
@@ -308,14 +306,6 @@ func (k *Kit) Logout(w http.ResponseWriter, r *http.Request) {
 	}
 	k.cookies.clearAll(w, r)
 	redirect(w, r, destination)
-}
-
-// askToLogOut answers a GET that may not be the user's own wish.
-var askToLogOut = &answer{
-	Status: http.StatusOK,
-	Title:  "Do you want to sign out?",
-	Text:   "You will need to sign in again to go on.",
-	Form:   "Sign out",
 }
 
 // endSession has this process refuse the sessions that the request carries, and

@@ -97,7 +97,7 @@ func pack(auth *Authentication) ([]byte, error) {
 // and still trusts none of it: a replica of another version may have sealed it.
 func unpack(packed []byte) (*Authentication, error) {
 	if len(packed) == 0 || packed[0] != packVersion {
-		return nil, errors.New("authkit: a session of another version")
+		return nil, errors.New("a session of another version")
 	}
 	refreshToken, rest, ok := cutSized(packed[1:])
 	if !ok {
@@ -121,7 +121,7 @@ func unpack(packed []byte) (*Authentication, error) {
 	}
 	var person identity
 	if err := json.Unmarshal(rest, &person); err != nil {
-		return nil, fmt.Errorf("authkit: unpack session: %w", err)
+		return nil, fmt.Errorf("unpack session: %w", err)
 	}
 
 	base64url := base64.RawURLEncoding
@@ -134,7 +134,7 @@ func unpack(packed []byte) (*Authentication, error) {
 	}, nil
 }
 
-var errTruncated = errors.New("authkit: a truncated session")
+var errTruncated = errors.New("a truncated session")
 
 // appendSized appends the length of field and field itself.
 func appendSized(b, field []byte) []byte {
@@ -173,10 +173,10 @@ func inflate(compressed []byte) ([]byte, error) {
 	}
 	plain, err := io.ReadAll(io.LimitReader(r, maxUnpacked+1))
 	if err != nil {
-		return nil, fmt.Errorf("authkit: inflate session: %w", err)
+		return nil, fmt.Errorf("inflate session: %w", err)
 	}
 	if len(plain) > maxUnpacked {
-		return nil, errors.New("authkit: a session that inflates to more than 64 KiB")
+		return nil, errors.New("a session that inflates to more than 64 KiB")
 	}
 	return plain, nil
 }

@@ -25,9 +25,6 @@ const (
 	unverifiedFor = 10 * time.Minute
 )
 
-// errLoggedOut means that the session was logged out in this process.
-var errLoggedOut = errors.New("authkit: the session was logged out")
-
 // renewal is what a refresh token was traded for.
 type renewal struct {
 	session *Session
@@ -151,7 +148,7 @@ func (f *refresher) attempt(ctx context.Context, s *Session, from visitor) (rene
 	case f.slots <- struct{}{}:
 		defer func() { <-f.slots }()
 	case <-ctx.Done():
-		return nil, unavailable(errors.New("authkit: too many refreshes in flight"))
+		return nil, unavailable(errTooMany)
 	}
 
 	if wait := f.pause.enter(); wait > 0 {
@@ -163,7 +160,6 @@ func (f *refresher) attempt(ctx context.Context, s *Session, from visitor) (rene
 
 func (f *refresher) log(ctx context.Context, s *Session, renewed *renewal, err error) {
 	log := f.logger.With("session", s.ID)
-	var misconfigured *configurationError
 	switch {
 	case err == nil && renewed.session.ID != s.ID:
 		log.InfoContext(ctx, "authkit: WorkOS changed the session id", "reason", "session_id_changed", "new_session", renewed.session.ID)
@@ -175,7 +171,7 @@ func (f *refresher) log(ctx context.Context, s *Session, renewed *renewal, err e
 		log.InfoContext(ctx, "authkit: WorkOS has ended the session", "reason", "session_ended", "error", err)
 	case errors.Is(err, errPaused):
 		log.DebugContext(ctx, "authkit: refreshing is paused", "reason", "refresh_paused")
-	case errors.As(err, &misconfigured):
+	case errors.Is(err, errMisconfigured):
 		log.ErrorContext(ctx, "authkit: check the configuration", "reason", "misconfigured", "error", err)
 	default:
 		log.WarnContext(ctx, "authkit: cannot refresh a session now", "reason", "refresh_unavailable", "error", err)
@@ -194,7 +190,7 @@ func (k *Kit) trade(ctx context.Context, s *Session, from visitor) (_ *renewal, 
 		return nil, err
 	}
 	if auth.User.ID != s.User.ID {
-		return nil, unavailable(fmt.Errorf("authkit: WorkOS answered with user %.64q, want %q", auth.User.ID, s.User.ID))
+		return nil, unavailable(fmt.Errorf("WorkOS answered with user %.64q, want %q", auth.User.ID, s.User.ID))
 	}
 	// WorkOS need not repeat how the session began.
 	if auth.AuthenticationMethod == "" {
@@ -253,12 +249,6 @@ func retryIn(err error) (time.Duration, bool) {
 	return max(apiErr.RetryAfter, retryDelay), true
 }
 
-// transient reports whether a status says that the same request may succeed
-// later.
-func transient(status int) bool {
-	return status == http.StatusRequestTimeout || status == http.StatusTooManyRequests || status >= 500
-}
-
 // outage reports whether an error says that WorkOS works for nobody, rather than
 // not for this session.
 func outage(err error) bool {
@@ -291,8 +281,6 @@ const (
 	pauseStep  = time.Second
 	maxPause   = 5 * time.Second
 )
-
-var errPaused = errors.New("authkit: refreshing is paused after repeated failures")
 
 // pause keeps an outage from becoming a storm: once several sessions in a row
 // could not be refreshed, it lets one refresh through every 1 to 5 seconds,

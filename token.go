@@ -31,13 +31,6 @@ const (
 	maxExpiry = 400 * 24 * time.Hour
 )
 
-// errTokenExpired means that a token was good until it expired. Any other error
-// of verify is an ErrUnavailable or a reason to refuse the token.
-var errTokenExpired = errors.New("authkit: the access token has expired")
-
-// errUnknownKey means that the key set holds no key of that id.
-var errUnknownKey = errors.New("authkit: the token's key is not in the key set")
-
 // claims are what an access token says
 // (https://workos.com/docs/authkit/sessions/session-tokens/access-token).
 type claims struct {
@@ -105,10 +98,12 @@ func parseToken(raw string) (*token, error) {
 	return t, nil
 }
 
-func refused(err error) error { return fmt.Errorf("authkit: token refused: %w", err) }
+func refused(err error) error { return fmt.Errorf("token refused: %w", err) }
 
-// verify checks a token's signature and claims. A key set younger than
-// maxKeySetAge is not fetched anew for a key id that it lacks.
+// verify checks a token's signature and claims. The error is errTokenExpired for
+// a token that was good until then, ErrUnavailable where that cannot be told,
+// and otherwise a reason to refuse it. A key set younger than maxKeySetAge is not
+// fetched anew for a key id that it lacks.
 func (v *verifier) verify(ctx context.Context, t *token, maxKeySetAge time.Duration) error {
 	key, err := v.keys.find(ctx, t.keyID, maxKeySetAge)
 	if err != nil {
@@ -305,7 +300,7 @@ func parseKeySet(b []byte) (map[string]*rsa.PublicKey, error) {
 		Keys []json.RawMessage `json:"keys"`
 	}
 	if err := json.Unmarshal(b, &set); err != nil {
-		return nil, errors.New("authkit: the key set is not a JWK set")
+		return nil, errors.New("the key set is not a JWK set")
 	}
 
 	keys := make(map[string]*rsa.PublicKey)
@@ -315,7 +310,7 @@ func parseKeySet(b []byte) (map[string]*rsa.PublicKey, error) {
 		}
 	}
 	if len(keys) == 0 {
-		return nil, errors.New("authkit: the key set has no RSA key for signatures")
+		return nil, errors.New("the key set has no RSA key for signatures")
 	}
 	return keys, nil
 }
