@@ -170,6 +170,27 @@ func hard(n int) string {
 	return b.String()[:n]
 }
 
+// A session that outgrows its cookies at a refresh is served for as long as its
+// token lives, and the old cookie stays: there is nothing better to bring.
+func TestSessionThatOutgrowsItsCookiesIsServed(t *testing.T) {
+	bubble(t, func(t *testing.T, a *application) {
+		b := a.signIn()
+		a.workos.UpdateUser(authkittest.User{ID: "user_01ADA", Email: ada, Metadata: map[string]string{"a": hard(9000), "b": hard(9001)}})
+		expire()
+		for range 3 {
+			p := b.get("/dashboard")
+			p.expectSession(t)
+			if p.Header["Set-Cookie"] != nil {
+				t.Errorf("sets %.80q", p.Header["Set-Cookie"])
+			}
+			time.Sleep(time.Minute)
+		}
+		if !a.log.has("session_too_large") || a.refreshes() != 1 {
+			t.Errorf("%d refreshes; log %s", a.refreshes(), a.log)
+		}
+	})
+}
+
 func TestCookieAttributes(t *testing.T) {
 	for _, c := range []struct {
 		promise string

@@ -148,7 +148,7 @@ func (k *Kit) renew(w http.ResponseWriter, r *http.Request, s *Session, verified
 			return nil, k.dismiss(w, r)
 		}
 		s, verified = known.session, true
-		k.cookies.setSession(w, r, known.parts)
+		k.bring(w, r, known)
 		if s.fresh(time.Now()) {
 			return s, nil
 		}
@@ -171,7 +171,7 @@ func (k *Kit) renew(w http.ResponseWriter, r *http.Request, s *Session, verified
 		if k.refreshes.hasEnded(s) || k.refreshes.hasEnded(call.renewal.session) {
 			return nil, k.dismiss(w, r)
 		}
-		k.cookies.setSession(w, r, call.renewal.parts)
+		k.bring(w, r, call.renewal)
 		return call.renewal.session, nil
 	case terminal(call.err) || errors.Is(call.err, errLoggedOut):
 		return nil, k.dismiss(w, r)
@@ -179,6 +179,13 @@ func (k *Kit) renew(w http.ResponseWriter, r *http.Request, s *Session, verified
 		return s, nil
 	}
 	return nil, call.err
+}
+
+// bring has the response carry the new cookie, if the session fits one.
+func (k *Kit) bring(w http.ResponseWriter, r *http.Request, renewed *renewal) {
+	if renewed.parts != nil {
+		k.cookies.setSession(w, r, renewed.parts)
+	}
 }
 
 // wait reports whether the call ended within that time and before the browser

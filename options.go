@@ -249,8 +249,8 @@ func setDefault[T comparable](field *T, value T) {
 func (o *Options) check() error {
 	var found faults
 
-	found.require(o.APIKey, "APIKey (WORKOS_API_KEY)")
-	found.require(o.ClientID, "ClientID (WORKOS_CLIENT_ID)")
+	found.checkCredential("APIKey (WORKOS_API_KEY)", o.APIKey)
+	found.checkCredential("ClientID (WORKOS_CLIENT_ID)", o.ClientID)
 	o.checkRedirectURI(&found)
 	found.checkPassword("CookiePassword (WORKOS_COOKIE_PASSWORD)", o.CookiePassword)
 	for i, password := range o.OldCookiePasswords {
@@ -305,8 +305,8 @@ func (o *Options) checkCookie(found *faults) {
 	https := redirectURI != nil && redirectURI.Scheme == "https"
 	secure := https || o.CookieSameSite == http.SameSiteNoneMode
 
-	if plainCode(o.CookieName, "") == "" {
-		found.add("%s is %q, want at most 64 letters, digits or any of \"-_.\"", nameField, o.CookieName)
+	if plainCode(o.CookieName, "") == "" || strings.Contains(o.CookieName, "wos-auth-") {
+		found.add("%s is %q, want at most 64 letters, digits or any of \"-_.\", and nothing with wos-auth-", nameField, o.CookieName)
 	}
 	if hasPrefixFold(o.CookieName, "__Host-") && (!secure || o.CookieDomain != "") {
 		found.add("%s begins with __Host-, which demands https and no CookieDomain", nameField)
@@ -358,6 +358,14 @@ func (f *faults) err() error {
 		return nil
 	}
 	return errors.New("authkit: " + strings.Join(*f, "; "))
+}
+
+// checkCredential refuses what a .env file can do to a value.
+func (f *faults) checkCredential(field, value string) {
+	f.require(value, field)
+	if strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune("\"'<>", r) }) {
+		f.add("%s has blanks, quotes or other characters that no credential of WorkOS has", field)
+	}
 }
 
 // checkPassword refuses what is short, monotonous or copied from documentation.

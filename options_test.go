@@ -48,6 +48,8 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 		{"a README's placeholder", func(o *authkit.Options) { o.CookiePassword = "your-secure-password-here-at-least-32-chars" }, "placeholder"},
 		{"the command in place of its output", func(o *authkit.Options) { o.CookiePassword = "$(openssl rand -base64 32) # 1234567" }, "placeholder"},
 		{"the alphabet", func(o *authkit.Options) { o.CookiePassword = "abcdefghijklmnopqrstuvwxyz0123456789" }, "placeholder"},
+		{"an API key with a line break", func(o *authkit.Options) { o.APIKey = "sk_test_secret\n" }, "APIKey (WORKOS_API_KEY) has blanks"},
+		{"a client id in quotes", func(o *authkit.Options) { o.ClientID = `"client_123"` }, "ClientID (WORKOS_CLIENT_ID) has blanks, quotes"},
 		{"a weak old password", func(o *authkit.Options) { o.OldCookiePasswords = []string{next, "old"} }, "OldCookiePasswords[1] has 3 characters"},
 
 		{"a relative redirect URI", func(o *authkit.Options) { o.RedirectURI = "/callback" }, "want an absolute URL"},
@@ -72,6 +74,7 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 		{"a relative logout redirect", func(o *authkit.Options) { o.LogoutReturnTo = "/bye" }, "LogoutReturnTo"},
 
 		{"a cookie name with a blank", func(o *authkit.Options) { o.CookieName = "my session" }, "CookieName"},
+		{"the name of another cookie of ours", func(o *authkit.Options) { o.CookieName = "wos-auth-marker" }, "CookieName"},
 		{"__Host- with a domain", func(o *authkit.Options) { o.CookieName, o.CookieDomain = "__Host-s", "example.com" }, "__Host-"},
 		{"__Host- over http", func(o *authkit.Options) { o.CookieName, o.RedirectURI = "__host-s", "http://localhost/callback" }, "__Host-"},
 		{"__Host- over https", func(o *authkit.Options) { o.CookieName = "__Host-s" }, ""},
