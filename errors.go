@@ -84,6 +84,7 @@ var (
 	errLoggedOut    = errors.New("the session was logged out")
 	errPaused       = errors.New("refreshing is paused after repeated failures")
 	errTooMany      = errors.New("too many refreshes in flight")
+	errTooSlow      = errors.New("the refresh takes too long, or the browser has left")
 	errTokenExpired = errors.New("the access token has expired")
 	errUnknownKey   = errors.New("the access token's key is not in the key set")
 )

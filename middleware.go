@@ -58,6 +58,7 @@ func (k *Kit) WithOptionalAuth(next http.Handler) http.Handler {
 func (k *Kit) Authenticate(w http.ResponseWriter, r *http.Request) (*Session, error) {
 	keepPrivate(w.Header())
 
+	// A middleware further out has been here: its cookie may be spent by now.
 	if s, ok := SessionFromContext(r.Context()); ok && s.owner == k {
 		return s, nil
 	}
@@ -126,6 +127,8 @@ func (k *Kit) resume(w http.ResponseWriter, r *http.Request, s *Session, value s
 		return k.renew(w, r, s, false)
 	}
 
+	// Asked before: if the keys change during the verification, it does not count
+	// for the new ones.
 	generation := k.keys.generation(r.Context())
 	err := k.tokens.verify(r.Context(), s.token, maxKeySetAgeBrought)
 	if errors.Is(err, ErrUnavailable) {
@@ -163,7 +166,7 @@ func (k *Kit) renew(w http.ResponseWriter, r *http.Request, s *Session, verified
 		return s, nil
 	}
 	if !call.wait(r.Context(), refreshTimeout) {
-		return nil, unavailable(context.Cause(r.Context()))
+		return nil, unavailable(errTooSlow)
 	}
 
 	switch {

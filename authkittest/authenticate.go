@@ -81,9 +81,6 @@ func (w *WorkOS) serveAuthenticate(rw http.ResponseWriter, r *http.Request) {
 		refuse(rw, fail)
 		return
 	}
-
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	reply, fail := w.authenticate(request)
 	if fail != nil {
 		refuse(rw, fail)
@@ -213,7 +210,8 @@ func (w *WorkOS) startSession(c *code, r *tokenRequest) ([]byte, *failure) {
 	if fail != nil {
 		return nil, fail
 	}
-	w.addSession(s)
+	w.sessions[s.id] = s
+	w.order = append(w.order, s)
 	return reply, nil
 }
 
@@ -308,7 +306,6 @@ func (w *WorkOS) rotate(token *refreshToken, r *tokenRequest, organizationID str
 	s := token.session
 	previous := *s
 	s.activeAt = time.Now()
-	s.updatedAt = s.activeAt
 	if w.settings.ChangeSessionID {
 		s.id = newID("session_")
 	}
@@ -355,8 +352,7 @@ func (w *WorkOS) issue(s *session, organizationID string) ([]byte, *failure) {
 
 // readTokenRequest reads a body of JSON or of a form.
 func readTokenRequest(r *http.Request) (*tokenRequest, *failure) {
-	raw, _ := io.ReadAll(r.Body) // in memory already
-	body, err := decodeBody(r.Header, raw)
+	body, err := readBody(r)
 	if err != nil {
 		return nil, plainFailure(http.StatusBadRequest, "invalid_request_body", "Problems parsing JSON")
 	}
@@ -381,6 +377,12 @@ func readTokenRequest(r *http.Request) (*tokenRequest, *failure) {
 		*field = value
 	}
 	return request, nil
+}
+
+// readBody is decodeBody for a request that ServeHTTP took in.
+func readBody(r *http.Request) (map[string]any, error) {
+	raw, _ := io.ReadAll(r.Body) // in memory already
+	return decodeBody(r.Header, raw)
 }
 
 // decodeBody returns the members of a JSON object, or the fields of a form.

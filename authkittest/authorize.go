@@ -48,9 +48,6 @@ type authorization struct {
 // serveAuthorize answers GET /user_management/authorize: with a redirect where
 // the browser is signed in to WorkOS already, with the sign-in page otherwise.
 func (w *WorkOS) serveAuthorize(rw http.ResponseWriter, r *http.Request) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-
 	a, fail := w.readAuthorization(r.URL.Query())
 	if fail != nil {
 		w.refusePage(rw, r, fail)

@@ -31,8 +31,8 @@
 //
 // It serves what a kit needs of https://api.workos.com: authorize, with the
 // hosted page behind it, authenticate, the key set, logout, revoke, users and
-// their sessions. Where production and the emulators differ it does what
-// production does:
+// their sessions, API keys of customers. Where production and the emulators
+// differ it does what production does:
 //
 //   - An authorization code works once, for ten minutes. A wrong code verifier is
 //     refused and does not use it up.
@@ -49,6 +49,8 @@
 //     authorization is answered without a page, unless it asks for one with
 //     prompt=login, max_age or screen_hint=sign-up. A logout or a revocation of
 //     the application's session ends that, too.
+//   - An API key that is unknown, expired or revoked is no error: its validation
+//     answers null.
 //
 // # Where it decides
 //

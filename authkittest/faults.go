@@ -15,15 +15,16 @@ type Endpoint string
 
 // The endpoints of a WorkOS.
 const (
-	Any           Endpoint = "*"             // every one, unknown paths included
-	Authorize     Endpoint = "authorize"     // GET /user_management/authorize
-	SignInPage    Endpoint = "sign-in page"  // POST of the form that Authorize shows
-	Authenticate  Endpoint = "authenticate"  // POST /user_management/authenticate
-	KeySet        Endpoint = "key set"       // GET /sso/jwks/{client_id}
-	Logout        Endpoint = "logout"        // GET /user_management/sessions/logout
-	RevokeSession Endpoint = "revoke"        // POST /user_management/sessions/revoke
-	Users         Endpoint = "users"         // GET /user_management/users/{id}
-	UserSessions  Endpoint = "user sessions" // GET /user_management/users/{id}/sessions
+	Any            Endpoint = "*"                  // every one, unknown paths included
+	Authorize      Endpoint = "authorize"          // GET /user_management/authorize
+	SignInPage     Endpoint = "sign-in page"       // POST of the form that Authorize shows
+	Authenticate   Endpoint = "authenticate"       // POST /user_management/authenticate
+	KeySet         Endpoint = "key set"            // GET /sso/jwks/{client_id}
+	Logout         Endpoint = "logout"             // GET /user_management/sessions/logout
+	RevokeSession  Endpoint = "revoke"             // POST /user_management/sessions/revoke
+	Users          Endpoint = "users"              // GET /user_management/users/{id}
+	UserSessions   Endpoint = "user sessions"      // GET /user_management/users/{id}/sessions
+	ValidateAPIKey Endpoint = "api key validation" // POST /api_keys/validations
 )
 
 // Fault is something that goes wrong with a request. Its fields may be combined:

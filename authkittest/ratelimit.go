@@ -17,9 +17,6 @@ type rateWindow struct {
 // key; under /user_management 1000 reads and 500 writes in 10 seconds for an
 // environment. The key set is exempt.
 func (w *WorkOS) rateLimit(e Endpoint, r *http.Request, grant string) *failure {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-
 	if !w.settings.RateLimit || e == KeySet {
 		return nil
 	}

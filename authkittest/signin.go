@@ -65,9 +65,6 @@ func (a *authorization) outdated() bool { return time.Since(a.openedAt) > pageLi
 func (w *WorkOS) serveSignIn(rw http.ResponseWriter, r *http.Request) {
 	raw, _ := io.ReadAll(r.Body) // in memory already
 	form, err := url.ParseQuery(string(raw))
-
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	a := w.pages[form.Get("transaction")]
 	if err != nil || a == nil || a.outdated() {
 		w.refusePage(rw, r, plainFailure(http.StatusBadRequest, "invalid_request",
@@ -136,8 +133,7 @@ func (w *WorkOS) formImpersonate(rw http.ResponseWriter, a *authorization, form 
 		w.showPage(rw, a, "An impersonation needs your support address.")
 		return
 	}
-	by := newImpersonator(form.Get("by"), form.Get("reason"))
-	a.impersonator = &by
+	a.impersonator = &impersonator{form.Get("by"), orNull(form.Get("reason"))}
 	w.signIn(rw, a, user, newHostedSession(user.ID))
 }
 

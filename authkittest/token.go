@@ -1,7 +1,6 @@
 package authkittest
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
@@ -10,7 +9,6 @@ import (
 	"maps"
 	"math/big"
 	"net/http"
-	"slices"
 	"sync"
 )
 
@@ -80,19 +78,19 @@ func (w *WorkOS) Sign(header, claims map[string]any) string {
 	key := w.currentKey()
 	w.mu.Unlock()
 
-	full := map[string]any{"alg": "RS256", "typ": "JWT", "kid": key.id}
+	return key.sign(header, claims)
+}
+
+// sign writes a JWS in its compact form: RFC 7515, section 7.1, and RFC 7518,
+// section 3.3. Its header is as Sign says.
+func (k signingKey) sign(header, claims map[string]any) string {
+	full := map[string]any{"alg": "RS256", "typ": "JWT", "kid": k.id}
 	maps.Copy(full, header)
 	maps.DeleteFunc(full, func(_ string, v any) bool { return v == nil })
 	if claims == nil {
 		claims = map[string]any{}
 	}
-	return key.sign(encode(full), encode(claims))
-}
-
-// sign writes a JWS in its compact form: RFC 7515, section 7.1, and RFC 7518,
-// section 3.3.
-func (k signingKey) sign(header, payload []byte) string {
-	input := base64.RawURLEncoding.EncodeToString(header) + "." + base64.RawURLEncoding.EncodeToString(payload)
+	input := base64.RawURLEncoding.EncodeToString(encode(full)) + "." + base64.RawURLEncoding.EncodeToString(encode(claims))
 	digest := sha256.Sum256([]byte(input))
 	signature, err := rsa.SignPKCS1v15(nil, k.rsa, crypto.SHA256, digest[:])
 	if err != nil {
@@ -101,106 +99,49 @@ func (k signingKey) sign(header, payload []byte) string {
 	return input + "." + base64.RawURLEncoding.EncodeToString(signature)
 }
 
-// claims are written in the order in which they are listed, as production's are.
-type claims []claim
-
-type claim struct {
-	name  string
-	value any
-}
-
-func (c claims) MarshalJSON() ([]byte, error) {
-	var b bytes.Buffer
-	b.WriteByte('{')
-	for i, claim := range c {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		b.Write(encode(claim.name))
-		b.WriteByte(':')
-		b.Write(encode(claim.value))
-	}
-	b.WriteByte('}')
-	return b.Bytes(), nil
-}
-
-// replace sets a claim where it stands, or adds it at the end.
-func (c claims) replace(name string, value any) claims {
-	i := slices.IndexFunc(c, func(have claim) bool { return have.name == name })
-	if i < 0 {
-		return append(c, claim{name, value})
-	}
-	c[i].value = value
-	return c
-}
-
 // accessToken signs the claims of a session in an organization, or in none.
 func (w *WorkOS) accessToken(s *session, organizationID string) (string, *failure) {
-	list, fail := w.claims(s, organizationID)
-	if fail != nil {
-		return "", fail
+	if len(w.settings.Claims) > 0 && len(encode(w.settings.Claims)) > maxTemplate {
+		return "", oauthFailure("token_too_big", "The rendered JWT template exceeds 3072 bytes.")
 	}
-	key := w.currentKey()
-	header := claims{{"alg", "RS256"}, {"typ", "JWT"}, {"kid", key.id}}
-	return key.sign(encode(header), encode(list)), nil
-}
-
-func (w *WorkOS) claims(s *session, organizationID string) (claims, *failure) {
-	now := w.told(s.activeAt).Unix()
-	list := claims{
-		{"iss", w.issuer()},
-		{"sub", s.userID},
-		{"sid", s.id},
-		{"jti", newID("")},
+	claims := map[string]any{
+		"sid":       s.id,
+		"client_id": w.settings.ClientID,
+		"auth_time": w.told(s.authTime).Unix(),
 	}
-	list = append(list, w.organizationClaims(s.userID, organizationID)...)
-	list = append(list, claim{"client_id", w.settings.ClientID}, claim{"auth_time", w.told(s.authTime).Unix()})
 	if s.impersonator != nil {
-		list = append(list, claim{"act", map[string]string{"sub": s.impersonator.Email}})
+		claims["act"] = map[string]string{"sub": s.impersonator.Email}
 	}
-	list = append(list,
-		claim{"exp", now + int64(w.settings.TokenLifetime.Seconds())},
-		claim{"iat", now},
-	)
-	return w.applyTemplate(list)
+	w.addOrganization(claims, s.userID, organizationID)
+	maps.Copy(claims, w.settings.Claims)
+
+	// What follows is not the template's to set.
+	now := w.told(s.activeAt).Unix()
+	delete(claims, "nbf")
+	claims["iss"] = w.issuer()
+	claims["sub"] = s.userID
+	claims["jti"] = newID("")
+	claims["iat"] = now
+	claims["exp"] = now + int64(w.settings.TokenLifetime.Seconds())
+	return w.currentKey().sign(nil, claims), nil
 }
 
-func (w *WorkOS) organizationClaims(userID, organizationID string) claims {
+// addOrganization adds the claims of a user in an organization.
+func (w *WorkOS) addOrganization(claims map[string]any, userID, organizationID string) {
 	m, o := w.membership(userID, organizationID), w.organizations[organizationID]
 	if m == nil || o == nil {
-		return nil
+		return
 	}
-	list := claims{
-		{"org_id", o.ID},
-		{"role", m.Role},
-		{"roles", m.Roles},
-		{"permissions", append([]string{}, m.Permissions...)},
-	}
+	claims["org_id"] = o.ID
+	claims["role"] = m.Role
+	claims["roles"] = m.Roles
+	claims["permissions"] = append([]string{}, m.Permissions...) // [] rather than null
 	if len(o.Entitlements) > 0 {
-		list = append(list, claim{"entitlements", o.Entitlements})
+		claims["entitlements"] = o.Entitlements
 	}
 	if len(o.FeatureFlags) > 0 {
-		list = append(list, claim{"feature_flags", o.FeatureFlags})
+		claims["feature_flags"] = o.FeatureFlags
 	}
-	return list
-}
-
-// applyTemplate adds Settings.Claims.
-func (w *WorkOS) applyTemplate(list claims) (claims, *failure) {
-	if len(w.settings.Claims) == 0 {
-		return list, nil
-	}
-	if n := len(encode(w.settings.Claims)); n > maxTemplate {
-		return nil, oauthFailure("token_too_big", "The rendered JWT template exceeds 3072 bytes.")
-	}
-	for _, name := range slices.Sorted(maps.Keys(w.settings.Claims)) {
-		switch name {
-		case "iss", "sub", "exp", "iat", "nbf", "jti": // not the template's to set
-		default:
-			list = list.replace(name, w.settings.Claims[name])
-		}
-	}
-	return list, nil
 }
 
 // jwk is a public key: RFC 7517, section 4, and RFC 7518, section 6.3.1.
@@ -215,9 +156,6 @@ type jwk struct {
 
 // serveKeySet answers GET /sso/jwks/{client_id}.
 func (w *WorkOS) serveKeySet(rw http.ResponseWriter, r *http.Request) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-
 	if r.PathValue("client_id") != w.settings.ClientID {
 		refuse(rw, &failure{status: http.StatusNotFound, body: message{Message: "Could not find a key set for that client ID."}})
 		return

@@ -48,7 +48,7 @@ type WorkOS struct {
 	byEmail       map[string]string // lower-case address to user id
 	organizations map[string]*Organization
 	memberships   map[string][]*Membership // by user id, in the order they were added
-	impersonators map[string]impersonator  // by lower-case address: of the next sign-in
+	impersonators map[string]*impersonator // by lower-case address: of the next sign-in
 
 	pages    map[string]*authorization // sign-in pages that wait for a visitor
 	codes    map[string]*code
@@ -57,6 +57,7 @@ type WorkOS struct {
 	sessions map[string]*session
 	order    []*session
 	refresh  map[string]*refreshToken
+	apiKeys  map[string]*apiKey
 
 	keys      []signingKey // the key set; the last one signs
 	rotations int
@@ -140,7 +141,7 @@ func New() *WorkOS {
 		byEmail:       map[string]string{},
 		organizations: map[string]*Organization{},
 		memberships:   map[string][]*Membership{},
-		impersonators: map[string]impersonator{},
+		impersonators: map[string]*impersonator{},
 
 		pages:    map[string]*authorization{},
 		codes:    map[string]*code{},
@@ -148,6 +149,7 @@ func New() *WorkOS {
 		browsers: map[string]*hostedSession{},
 		sessions: map[string]*session{},
 		refresh:  map[string]*refreshToken{},
+		apiKeys:  map[string]*apiKey{},
 
 		hanging:  map[chan struct{}]struct{}{},
 		calls:    map[Endpoint]int{},
@@ -171,9 +173,10 @@ func (w *WorkOS) route() {
 		{"POST /user_management/authenticate", Authenticate, w.serveAuthenticate},
 		{"GET /sso/jwks/{client_id}", KeySet, w.serveKeySet},
 		{"GET /user_management/sessions/logout", Logout, w.serveLogout},
-		{"POST /user_management/sessions/revoke", RevokeSession, w.serveRevoke},
-		{"GET /user_management/users/{id}", Users, w.serveUser},
-		{"GET /user_management/users/{id}/sessions", UserSessions, w.serveUserSessions},
+		{"POST /user_management/sessions/revoke", RevokeSession, w.withKey(w.serveRevoke)},
+		{"GET /user_management/users/{id}", Users, w.withKey(w.serveUser)},
+		{"GET /user_management/users/{id}/sessions", UserSessions, w.withKey(w.serveUserSessions)},
+		{"POST /api_keys/validations", ValidateAPIKey, w.withKey(w.serveValidateAPIKey)},
 		{"/", "", serveNotFound},
 	} {
 		w.mux.HandleFunc(r.pattern, r.serve)
@@ -216,13 +219,34 @@ func (w *WorkOS) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	reply := &reply{header: rw.Header().Clone()}
 	if fault.answers() {
 		fault.answer(reply)
-	} else if fail := w.rateLimit(endpoint, r, grant); fail != nil {
-		refuse(reply, fail)
 	} else {
-		w.mux.ServeHTTP(reply, r)
+		w.work(reply, r, endpoint, grant)
 	}
 	left() // before the client can know
 	reply.send(rw, fault)
+}
+
+// work answers a request into memory, with all of WorkOS to itself.
+func (w *WorkOS) work(reply *reply, r *http.Request, endpoint Endpoint, grant string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+
+	if fail := w.rateLimit(endpoint, r, grant); fail != nil {
+		refuse(reply, fail)
+		return
+	}
+	w.mux.ServeHTTP(reply, r)
+}
+
+// withKey requires the API key of the application.
+func (w *WorkOS) withKey(serve http.HandlerFunc) http.HandlerFunc {
+	return func(rw http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer "+w.settings.APIKey {
+			refuse(rw, unauthorized())
+			return
+		}
+		serve(rw, r)
+	}
 }
 
 // URL is where this WorkOS answers: "https://api.workos.test", which HTTPClient
