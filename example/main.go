@@ -128,9 +128,15 @@ func configure(appURL string) (authkit.Options, *authkittest.WorkOS, error) {
 	if err != nil {
 		return opts, nil, err
 	}
-	if u, err := url.Parse(opts.RedirectURI); err == nil && u.Host != "" && u.Path != callbackPath {
+	u, err := url.Parse(opts.RedirectURI)
+	if err != nil || u.Host == "" {
+		return opts, nil, nil // authkit.New says what is wrong with it
+	}
+	if u.Path != callbackPath {
 		return opts, nil, fmt.Errorf("WORKOS_REDIRECT_URI has the path %q, want %q, where this application has its callback", u.Path, callbackPath)
 	}
+	// WorkOS takes its default where this is not registered.
+	opts.LogoutReturnTo = strings.TrimSuffix(opts.RedirectURI, callbackPath) + "/"
 	return opts, nil, nil
 }
 

@@ -66,8 +66,9 @@ func TestConfigure(t *testing.T) {
 		if err != nil || builtin != nil {
 			t.Fatal(builtin, err)
 		}
-		if opts.APIKey != "sk_test_1" || opts.ClientID != "client_1" || opts.RedirectURI != "http://localhost:3000/callback" || opts.BaseURL != "http://localhost:4100" {
-			t.Errorf("%q %q %q %q", opts.APIKey, opts.ClientID, opts.RedirectURI, opts.BaseURL)
+		if opts.APIKey != "sk_test_1" || opts.ClientID != "client_1" || opts.RedirectURI != "http://localhost:3000/callback" ||
+			opts.LogoutReturnTo != "http://localhost:3000/" || opts.BaseURL != "http://localhost:4100" {
+			t.Errorf("%q %q %q %q %q", opts.APIKey, opts.ClientID, opts.RedirectURI, opts.LogoutReturnTo, opts.BaseURL)
 		}
 	})
 }
@@ -317,7 +318,7 @@ func TestRunWithAnotherWorkOS(t *testing.T) {
 	if calls := workos.Calls(authkittest.Authenticate); calls != 1 {
 		t.Errorf("%d calls of the token endpoint, want 1", calls)
 	}
-	post(t, visitor, address+"/logout", nil).wants(t, http.StatusOK, "You are signed out")
+	post(t, visitor, address+"/logout", nil).wants(t, http.StatusOK, "Sign in once.")
 	if err := stop(); err != nil {
 		t.Errorf("it stops with %v", err)
 	}
