@@ -90,29 +90,26 @@ func (w *WorkOS) serveAuthenticate(rw http.ResponseWriter, r *http.Request) {
 }
 
 func (w *WorkOS) authenticate(r *tokenRequest) ([]byte, *failure) {
+	grant := map[string]func(*tokenRequest) ([]byte, *failure){
+		"authorization_code":  w.exchange,
+		"refresh_token":       w.refreshSession,
+		organizationSelection: w.selectOrganization,
+	}[r.GrantType]
+	switch {
+	case r.GrantType == "":
+		return nil, oauthFailure("invalid_request", "grant_type is required.")
+	case grant == nil:
+		return nil, oauthFailure("invalid_request", "The grant type is not supported: "+r.GrantType)
+	}
 	if fail := w.checkClient(r); fail != nil {
 		return nil, fail
 	}
-	switch r.GrantType {
-	case "authorization_code":
-		return w.exchange(r)
-	case "refresh_token":
-		return w.refreshSession(r)
-	default: // checkClient lets only organizationSelection through
-		return w.selectOrganization(r)
-	}
+	return grant(r)
 }
 
-// checkClient checks what all grants have in common. A wrong key in the header
-// counts, but a right one there does not replace client_secret.
+// checkClient checks the credentials. A wrong key in the header counts, but a
+// right one there does not replace client_secret.
 func (w *WorkOS) checkClient(r *tokenRequest) *failure {
-	switch r.GrantType {
-	case "authorization_code", "refresh_token", organizationSelection:
-	case "":
-		return oauthFailure("invalid_request", "grant_type is required.")
-	default:
-		return oauthFailure("invalid_request", "The grant type is not supported: "+r.GrantType)
-	}
 	if r.ClientID == "" {
 		return oauthFailure("invalid_request", "client_id is required.")
 	}
@@ -128,8 +125,8 @@ func (w *WorkOS) checkClient(r *tokenRequest) *failure {
 	return nil
 }
 
-// exchange trades an authorization code. Only success uses it up: a client that
-// got its verifier wrong may try again.
+// exchange trades an authorization code. A client that got its verifier or its
+// secret wrong has not used it up.
 func (w *WorkOS) exchange(r *tokenRequest) ([]byte, *failure) {
 	if r.Code == "" {
 		return nil, oauthFailure("invalid_request", "code is required.")

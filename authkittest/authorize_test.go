@@ -210,6 +210,16 @@ func TestConnectionSignsInToItsOrganization(t *testing.T) {
 	f.refresh(signedIn["refresh_token"].(string), "organization_id", quarry.ID).expectStatus(t, 200)
 }
 
+func TestDemandForSSOIsMetByAConnection(t *testing.T) {
+	f := newFixture(t)
+	_, quarry := f.twoOrganizations()
+	connection := "conn_" + strings.TrimPrefix(quarry.ID, "org_")
+	signedIn := f.exchange(f.code("provider", "", "connection_id", connection)).decode(t)
+	quarry.RequireSSO = true // from now on
+	f.AddOrganization(quarry)
+	f.refresh(signedIn["refresh_token"].(string)).expectStatus(t, 200)
+}
+
 func TestAuthenticationMethod(t *testing.T) {
 	for _, c := range []struct {
 		pairs []string

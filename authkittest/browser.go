@@ -91,44 +91,31 @@ func (w *WorkOS) cookie(id string) *http.Cookie {
 // for GET, same-origin for the rest. Redirects of it are, too.
 func (w *WorkOS) Browser(app http.Handler) *http.Client {
 	jar, _ := cookiejar.New(nil) // its error is always nil
-	return &http.Client{Jar: jar, Transport: browserTransport{w, app}}
+	return &http.Client{Jar: jar, Transport: browserTransport{w, app != nil, inMemory(app), inMemory(w)}}
 }
 
 // browserTransport sends requests where a test's DNS would.
 type browserTransport struct {
-	workos *WorkOS
-	app    http.Handler
+	workos          *WorkOS
+	hasApp          bool
+	toApp, toWorkOS http.RoundTripper
 }
 
 // RoundTrip implements http.RoundTripper.
 func (t browserTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	return t.to(r.URL).RoundTrip(asNavigation(r))
-}
-
-func (t browserTransport) to(u *url.URL) http.RoundTripper {
-	t.workos.mu.Lock()
-	workosURL, listening := t.workos.url, t.workos.url != memoryURL
-	t.workos.mu.Unlock()
-
-	switch o := origin(u); {
-	case o == AppURL && t.app != nil:
-		return memory{t.app}
+	to, workosURL := http.DefaultTransport, t.workos.URL()
+	switch o := origin(r.URL); {
+	case o == AppURL && t.hasApp:
+		to = t.toApp
 	case o == workosURL, o == memoryURL:
-		return memory{t.workos}
-	case listening:
-		return http.DefaultTransport
+		to = t.toWorkOS
+	case workosURL == memoryURL: // it does not listen, so there is no network either
+		if r.Body != nil {
+			r.Body.Close()
+		}
+		return nil, fmt.Errorf("authkittest: the browser knows %s and WorkOS, not %s", AppURL, o)
 	}
-	return noRoute{}
-}
-
-// noRoute is the way to hosts that a test does not have.
-type noRoute struct{}
-
-func (noRoute) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.Body != nil {
-		r.Body.Close()
-	}
-	return nil, fmt.Errorf("authkittest: the browser knows %s and WorkOS, not %s", AppURL, origin(r.URL))
+	return to.RoundTrip(asNavigation(r))
 }
 
 func asNavigation(r *http.Request) *http.Request {

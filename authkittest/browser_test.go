@@ -140,10 +140,7 @@ func TestBrowserKnowsNoOtherHosts(t *testing.T) {
 
 func TestBrowserUsesTheNetworkOnceWorkOSListens(t *testing.T) {
 	f := newFixture(t)
-	if err := f.Listen("localhost:0"); err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	f.listen()
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "elsewhere") }))
 	defer elsewhere.Close()
 

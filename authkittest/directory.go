@@ -163,8 +163,9 @@ func (w *WorkOS) Impersonate(email, by, reason string) {
 // takeImpersonator returns who impersonates the user at this sign-in, or nil.
 func (w *WorkOS) takeImpersonator(u *User) *impersonator {
 	address := strings.ToLower(u.Email)
-	defer delete(w.impersonators, address)
-	return w.impersonators[address]
+	by := w.impersonators[address]
+	delete(w.impersonators, address)
+	return by
 }
 
 // connectionID is the SSO connection of an organization.

@@ -70,6 +70,10 @@
 //   - Errors in the form of an authorization request stay on a page of WorkOS;
 //     those that name a connection or an organization go back to the application.
 //   - Every sign-in is a session of its own, also in one browser.
+//   - A logout with a return_to that is not registered is refused, and ends
+//     nothing.
+//   - The validation of an API key tells in last_used_at when it was validated
+//     before.
 //   - Rate limits, where turned on, count in windows that begin with the first
 //     request. The limit of ten sign-ins for an address applies to codes, not to
 //     refreshes.

@@ -19,12 +19,7 @@ func overBoth(t *testing.T, test func(t *testing.T, f *fixture)) {
 	t.Run("in memory", func(t *testing.T) { test(t, newFixture(t)) })
 	t.Run("over a socket", func(t *testing.T) {
 		f := newFixture(t)
-		if err := f.Listen("localhost:0"); err != nil {
-			t.Fatal(err)
-		}
-		f.client = stopAtRedirect(&http.Client{Transport: &http.Transport{}})
-		defer f.Close()
-		defer f.client.CloseIdleConnections()
+		f.listen()
 		test(t, f)
 	})
 }
@@ -141,14 +136,8 @@ func TestFaultHangUntilHeal(t *testing.T) {
 
 func TestFaultHangEndsWithClose(t *testing.T) {
 	f := newFixture(t)
-	if err := f.Listen("localhost:0"); err != nil {
-		t.Fatal(err)
-	}
+	f.listen()
 	f.Fail(authkittest.KeySet, 1, authkittest.Fault{Hang: true})
-	transport := &http.Transport{}
-	defer transport.CloseIdleConnections()
-	f.client = &http.Client{Transport: transport}
-
 	done := make(chan error)
 	go func() {
 		_, _, err := f.attempt()

@@ -71,8 +71,8 @@ func (w *WorkOS) newSession(c *code, r *tokenRequest) *session {
 	}
 	// The hosted page sends the user to the identity provider, or to enrol a
 	// second factor, where the organization says so.
-	if o := w.organizations[c.organizationID]; o != nil && o.RequireSSO {
-		s.ssoIn = o.ID
+	if w.methodIn(c.organizationID, c.method) == "SSO" {
+		s.ssoIn = c.organizationID
 	}
 	if o := w.organizations[c.organizationID]; o != nil && o.RequireMFA {
 		s.mfaIn = o.ID
@@ -275,12 +275,10 @@ func authMethod(method string) string {
 type list struct {
 	Object       string        `json:"object"`
 	Data         []sessionJSON `json:"data"`
-	ListMetadata listMetadata  `json:"list_metadata"`
-}
-
-type listMetadata struct {
-	Before *string `json:"before"`
-	After  *string `json:"after"`
+	ListMetadata struct {
+		Before *string `json:"before"`
+		After  *string `json:"after"`
+	} `json:"list_metadata"`
 }
 
 // serveUserSessions answers GET /user_management/users/{id}/sessions: those that
@@ -307,18 +305,11 @@ func (w *WorkOS) serveUserSessions(rw http.ResponseWriter, r *http.Request) {
 // paginate cuts a list, given oldest first, as limit, order, before and after
 // say.
 func paginate(all []sessionJSON, query url.Values) (*list, error) {
-	limit, order := 10, "desc"
-	if v := query.Get("limit"); v != "" {
-		n, err := strconv.Atoi(v)
-		if err != nil || n < 1 || n > 100 {
-			return nil, errors.New("limit must be a number from 1 to 100")
-		}
-		limit = n
+	limit, err := strconv.Atoi(cmp.Or(query.Get("limit"), "10"))
+	if err != nil || limit < 1 || limit > 100 {
+		return nil, errors.New("limit must be a number from 1 to 100")
 	}
-	if v := query.Get("order"); v != "" {
-		order = v
-	}
-	switch order {
+	switch cmp.Or(query.Get("order"), "desc") {
 	case "asc":
 	case "desc":
 		slices.Reverse(all)
@@ -338,19 +329,13 @@ func paginate(all []sessionJSON, query url.Values) (*list, error) {
 		from = max(from, to-limit)
 	}
 	to = min(to, from+limit)
-	return pageOf(all, from, to), nil
-}
 
-func pageOf(all []sessionJSON, from, to int) *list {
 	page := &list{Object: "list", Data: append([]sessionJSON{}, all[from:max(from, to)]...)}
-	if len(page.Data) == 0 {
-		return page
-	}
-	if from > 0 {
+	if len(page.Data) > 0 && from > 0 {
 		page.ListMetadata.Before = &page.Data[0].ID
 	}
-	if to < len(all) {
-		page.ListMetadata.After = &page.Data[len(page.Data)-1].ID
+	if n := len(page.Data); n > 0 && to < len(all) {
+		page.ListMetadata.After = &page.Data[n-1].ID
 	}
-	return page
+	return page, nil
 }

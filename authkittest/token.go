@@ -101,7 +101,7 @@ func (k signingKey) sign(header, claims map[string]any) string {
 
 // accessToken signs the claims of a session in an organization, or in none.
 func (w *WorkOS) accessToken(s *session, organizationID string) (string, *failure) {
-	if len(w.settings.Claims) > 0 && len(encode(w.settings.Claims)) > maxTemplate {
+	if len(encode(w.settings.Claims)) > maxTemplate {
 		return "", oauthFailure("token_too_big", "The rendered JWT template exceeds 3072 bytes.")
 	}
 	claims := map[string]any{

@@ -204,7 +204,7 @@ func (w *WorkOS) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		panic(http.ErrAbortHandler) // the client left while it was still talking
 	}
-	r = r.WithContext(r.Context())
+	r = r.WithContext(r.Context()) // a copy, whose body may change
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	grant := w.record(endpoint, r, body)
 

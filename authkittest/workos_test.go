@@ -51,6 +51,19 @@ func newFixture(t *testing.T) *fixture {
 	}
 }
 
+// listen moves the fixture to a socket until the test is over.
+func (f *fixture) listen() {
+	f.Helper()
+	if err := f.Listen("localhost:0"); err != nil {
+		f.Fatal(err)
+	}
+	f.client = stopAtRedirect(&http.Client{Transport: &http.Transport{}})
+	f.Cleanup(func() {
+		f.client.CloseIdleConnections()
+		f.Close()
+	})
+}
+
 func stopAtRedirect(c *http.Client) *http.Client {
 	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return c
@@ -316,9 +329,7 @@ func TestOptionsAreReadyForNew(t *testing.T) {
 
 func TestListen(t *testing.T) {
 	f := newFixture(t)
-	if err := f.Listen("localhost:0"); err != nil {
-		t.Fatal(err)
-	}
+	f.listen()
 	if u, _ := url.Parse(f.URL()); u.Scheme != "http" || u.Hostname() != "localhost" {
 		t.Errorf("URL is %s", f.URL())
 	}
@@ -326,8 +337,6 @@ func TestListen(t *testing.T) {
 		t.Error("a second Listen is no error")
 	}
 
-	f.client = stopAtRedirect(&http.Client{Transport: &http.Transport{}})
-	defer f.client.CloseIdleConnections()
 	f.exchange(f.code()).expectStatus(t, 200)
 	f.get("/sso/jwks/"+f.clientID).expectStatus(t, 200)
 	if f.Options().BaseURL != f.URL() {
