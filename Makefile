@@ -4,7 +4,9 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 FUZZTIME ?= 60s
 
-.PHONY: run test race lint bench fuzz cover vuln
+SEEDS ?= 1000
+
+.PHONY: run test race lint bench fuzz simulate cover vuln
 
 ## run: the example application, with a WorkOS of its own
 run:
@@ -33,6 +35,10 @@ fuzz:
 	@for target in $$(go test -list='^Fuzz' . | grep '^Fuzz'); do \
 		echo "$$target"; go test -run='^$$' -fuzz="^$$target$$" -fuzztime=$(FUZZTIME) . || exit 1; \
 	done
+
+## simulate: SEEDS simulated months, to see whether anybody is signed out
+simulate:
+	go test -run='^TestSimulatedMonth$$' -seeds=$(SEEDS) -timeout=0 -v .
 
 ## cover: statement coverage of the package, by function
 cover:

@@ -1,5 +1,7 @@
 package authkit
 
+import "net/http"
+
 // SealSession returns the cookie header of a browser that has this session,
 // which the callback would have sealed, for tests that need sessions no callback
 // would make.
@@ -10,4 +12,15 @@ func (k *Kit) SealSession(auth *Authentication) (string, error) {
 		header += k.cookies.partName(i) + "=" + part + "; "
 	}
 	return header, err
+}
+
+// Carried returns the id and the refresh token of the session that a request
+// carries, empty if it carries none.
+func (k *Kit) Carried(r *http.Request) (sessionID, refreshToken string) {
+	for _, value := range k.cookies.sessionValues(r) {
+		if s, ok := k.open(value); ok {
+			return s.ID, s.refreshToken
+		}
+	}
+	return "", ""
 }

@@ -35,6 +35,11 @@ func location(t *testing.T, p page) *url.URL {
 // returns the path and query of the callback that she would be sent to.
 func (a *application) authorize(login *url.URL) string {
 	a.t.Helper()
+	return a.authorizeAs(login, ada)
+}
+
+func (a *application) authorizeAs(login *url.URL, email string) string {
+	a.t.Helper()
 	client := a.workos.Browser(http.NotFoundHandler())
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	b := &browser{a.t, client}
@@ -47,7 +52,7 @@ func (a *application) authorize(login *url.URL) string {
 	if form == nil {
 		a.t.Fatal("WorkOS shows no page to sign in on")
 	}
-	fields := url.Values{"transaction": {form[2]}, "action": {"sign-in"}, "email": {ada}}
+	fields := url.Values{"transaction": {form[2]}, "action": {"sign-in"}, "email": {email}}
 	r, err = http.NewRequest("POST", login.Scheme+"://"+login.Host+form[1], strings.NewReader(fields.Encode()))
 	if err != nil {
 		a.t.Fatal(err)
