@@ -150,15 +150,22 @@ func (s *keySet) join(ctx context.Context, seen *keys) (*keySetFetch, error) {
 }
 
 func (s *keySet) run(ctx context.Context, f *keySetFetch) {
+	defer recovered(new(error)) // the application's log handler runs last
 	byID, err := s.load(ctx)
+	s.finish(f, byID, err)
 	if err != nil {
 		s.logger.WarnContext(ctx, "authkit: cannot fetch the key set", "reason", "key_set_unavailable", "error", err)
-		err = unavailable(err)
 	}
+}
 
+// finish makes the outcome of a fetch known.
+func (s *keySet) finish(f *keySetFetch, byID map[string]*rsa.PublicKey, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err == nil {
+
+	if err != nil {
+		err = unavailable(err)
+	} else {
 		s.replace(byID)
 	}
 	s.inFlight, s.failure, s.failedAt = nil, err, time.Now()

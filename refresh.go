@@ -107,6 +107,7 @@ func (f *refresher) join(ctx context.Context, s *Session, from visitor) (call *r
 }
 
 func (f *refresher) run(ctx context.Context, call *refreshCall, s *Session, from visitor) {
+	defer recovered(new(error)) // the application's log handler runs last
 	renewed, err := f.attempt(ctx, s, from)
 	if err == nil && (f.hasEnded(s) || f.hasEnded(renewed.session)) {
 		err = errLoggedOut

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -576,6 +577,40 @@ func TestPanicInTheHTTPClientEndsNothing(t *testing.T) {
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// So does a log handler that panics, in our goroutine or in the request's.
+func TestPanicInTheLogHandlerEndsNothing(t *testing.T) {
+	bubble(t, func(t *testing.T, a *application) {
+		b := a.signIn()
+		expire()
+		a.opts.Logger = slog.New(panickingHandler{})
+		a.restart()
+		a.workos.Fail(authkittest.KeySet, 1, authkittest.Fault{Status: 500})
+		b.getOrLose(t)
+		time.Sleep(2 * time.Second)
+		b.get("/dashboard").expectSession(t)
+	})
+}
+
+// getOrLose asks for the dashboard, and takes an answer or none, but no login.
+func (b *browser) getOrLose(t *testing.T) {
+	t.Helper()
+	resp, err := b.client.Get(authkittest.AppURL + "/dashboard")
+	if err != nil {
+		return
+	}
+	resp.Body.Close()
+	if resp.StatusCode == http.StatusFound {
+		t.Error("sent to log in")
+	}
+}
+
+type panickingHandler struct{}
+
+func (panickingHandler) Enabled(context.Context, slog.Level) bool  { return true }
+func (panickingHandler) Handle(context.Context, slog.Record) error { panic("log") }
+func (h panickingHandler) WithAttrs([]slog.Attr) slog.Handler      { return h }
+func (h panickingHandler) WithGroup(string) slog.Handler           { return h }
 
 // A key that left the key set is not trusted, and its users stay signed in.
 func TestKeyRotation(t *testing.T) {
