@@ -18,7 +18,7 @@ test:
 
 ## race: the same, watched by the race detector
 race:
-	go test -race ./...
+	go test -race -timeout=15m ./...
 
 ## lint: formatting, vet and staticcheck
 lint:

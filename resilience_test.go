@@ -159,6 +159,7 @@ func TestThreeReplicas(t *testing.T) {
 // WorkOS is down for a minute. With valid tokens nothing is felt; those that
 // expired get 503; and then everybody comes back.
 func TestOutageOfAMinute(t *testing.T) {
+	t.Parallel() // it is long
 	bubble(t, func(t *testing.T, a *application) {
 		const users = 10_000
 		cookies := make([]string, users)
@@ -226,6 +227,7 @@ func TestOutageOfAMinute(t *testing.T) {
 }
 
 func TestOutageUnderRateLimitsLosesNobody(t *testing.T) {
+	t.Parallel() // it is long
 	bubble(t, func(t *testing.T, a *application) {
 		const users = 2_000
 		cookies := make([]string, users)
@@ -256,6 +258,7 @@ func TestOutageUnderRateLimitsLosesNobody(t *testing.T) {
 
 // Two thousand users at once, with refreshes and key rotations among them.
 func TestNoAnswerCarriesAnotherUser(t *testing.T) {
+	t.Parallel() // it is long
 	bubble(t, func(t *testing.T, a *application) {
 		const users, requests = 2_000, 50
 		emails := a.users(users)
@@ -421,6 +424,7 @@ func TestTLSFailureIsAnOutage(t *testing.T) {
 
 // Whoever has a token of a new key is served at once, however often keys rotate.
 func TestKeyRotationsFailNoRequest(t *testing.T) {
+	t.Parallel() // it is long
 	bubble(t, func(t *testing.T, a *application) {
 		cookie := a.sealed(ada)
 		served := 0

@@ -43,6 +43,7 @@ func TestSimulatedMonth(t *testing.T) {
 	}
 	for _, seed := range seeds {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) { newWorld(t, seed).month() })
 		})
 	}
