@@ -71,7 +71,7 @@ var explanations = []struct {
 	{errCookieLost, answer{
 		Status: http.StatusBadRequest, reason: "cookie_lost", offer: login,
 		Title: "Your browser did not keep the sign-in",
-		Text:  "You signed in, but the cookie that says so did not come back. Please allow cookies for this site, or try a window that is not private, and sign in again.",
+		Text:  "You have just signed in, but the cookie that says so did not come back. Please allow cookies for this site, or try a window that is not private, and sign in again.",
 	}},
 	{errNotPage, answer{
 		Status: http.StatusUnauthorized, reason: "not_a_navigation", offer: login,

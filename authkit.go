@@ -82,14 +82,8 @@ type Kit struct {
 	keys      *keySet
 	tokens    *verifier
 	refreshes *refresher
-
-	verified   *memory[verifiedSession] // by sealed cookie
-	ended      *memory[struct{}]        // session ids that were logged out
-	unverified *memory[*Authentication] // by the refresh token that it cost
+	verified  *memory[verifiedSession] // by sealed cookie
 }
-
-// maxEnded is how many logouts are remembered, at roughly 150 bytes each.
-const maxEnded = 100_000
 
 // New returns a Kit. It makes no network call and reads no environment; see
 // OptionsFromEnv. The error names every fault of the options at once, with the
@@ -117,8 +111,6 @@ func New(opts Options) (*Kit, error) {
 		client:            newClient(&opts),
 		cookies:           newCookies(&opts, redirectURI.Scheme == "https"),
 		verified:          newMemory[verifiedSession](opts.SessionCacheSize, 16),
-		ended:             newMemory[struct{}](maxEnded, 16),
-		unverified:        newMemory[*Authentication](maxUnverified, 1),
 	}
 	k.keys = &keySet{fetch: k.client.keySet, logger: k.logger}
 	k.tokens = &verifier{clientID: opts.ClientID, issuers: trimSlashes(opts.Issuers), keys: k.keys}

@@ -36,9 +36,11 @@ type Client struct {
 }
 
 func newClient(opts *Options) *Client {
-	httpClient := http.Client{Transport: defaultTransport()}
+	var httpClient http.Client
 	if opts.HTTPClient != nil {
 		httpClient = *opts.HTTPClient
+	} else {
+		httpClient.Transport = defaultTransport()
 	}
 	// The client secret goes to WorkOS and nowhere that WorkOS, or someone
 	// between us, points at.
@@ -56,7 +58,11 @@ func newClient(opts *Options) *Client {
 // defaultTransport keeps a connection open for each refresh that may be in
 // flight; net/http keeps two.
 func defaultTransport() http.RoundTripper {
-	t := http.DefaultTransport.(*http.Transport).Clone()
+	t, ok := http.DefaultTransport.(*http.Transport)
+	if !ok {
+		return http.DefaultTransport // the application has replaced it
+	}
+	t = t.Clone()
 	t.MaxIdleConnsPerHost = maxRefreshes
 	t.MaxResponseHeaderBytes = 64 << 10
 	return t
@@ -264,7 +270,7 @@ func (c *Client) call(ctx context.Context, method, path string, body, reply any)
 	if err != nil || reply == nil {
 		return err
 	}
-	if err := json.Unmarshal(b, reply); err != nil {
+	if err := unmarshalLoosely(b, reply); err != nil {
 		// The error of encoding/json may quote the reply, which holds tokens.
 		return errors.New("the reply is not the JSON that WorkOS documents")
 	}

@@ -72,6 +72,16 @@ func TestAPIErrors(t *testing.T) {
 	}
 }
 
+// An application may have put an http.RoundTripper of another kind in its place.
+func TestDefaultTransportMayBeReplaced(t *testing.T) {
+	saved := http.DefaultTransport
+	defer func() { http.DefaultTransport = saved }()
+	http.DefaultTransport = roundTripper(saved.RoundTrip)
+	if _, err := authkit.New(sound()); err != nil {
+		t.Error(err)
+	}
+}
+
 // The client secret goes to WorkOS and nowhere that an answer points at.
 func TestSecretFollowsNoRedirect(t *testing.T) {
 	var hosts []string
@@ -109,16 +119,18 @@ func TestPrintingShowsNoToken(t *testing.T) {
 	}
 	auth.OAuthTokens = &authkit.OAuthTokens{Provider: "GoogleOAuth", AccessToken: auth.AccessToken, RefreshToken: auth.RefreshToken}
 
+	login := &authkit.Login{Session: s, OAuthTokens: auth.OAuthTokens}
+
 	var printed strings.Builder
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
-		for _, value := range []any{s, *s, auth, *auth, auth.OAuthTokens, *auth.OAuthTokens, []any{*s}, struct{ S *authkit.Session }{s}, struct{ S authkit.Session }{*s}} {
+		for _, value := range []any{login, *login, s, *s, auth, *auth, auth.OAuthTokens, *auth.OAuthTokens, []any{*s}, struct{ S *authkit.Session }{s}, struct{ S authkit.Session }{*s}} {
 			fmt.Fprintf(&printed, verb+"\n", value)
 		}
 	}
 	for _, handler := range []slog.Handler{
 		slog.NewTextHandler(&printed, nil), slog.NewJSONHandler(&printed, nil),
 	} {
-		slog.New(handler).Info("x", "session", s, "value", *s, "auth", auth, "value", *auth, "oauth", auth.OAuthTokens)
+		slog.New(handler).Info("x", "session", s, "value", *s, "auth", auth, "value", *auth, "oauth", auth.OAuthTokens, "login", login, "value", *login)
 	}
 	encoded, err := json.Marshal([]any{s, *s})
 	if err != nil {

@@ -60,9 +60,9 @@ func newCookies(opts *Options, secure bool) *cookies {
 			Secure:   secure || opts.CookieSameSite == http.SameSiteNoneMode,
 			SameSite: opts.CookieSameSite,
 		},
-		session: newSealer("session", opts.CookieMaxAge, passwords),
-		login:   newSealer("login", 0, passwords),
-		marker:  newSealer("marker", markerSealAge, passwords),
+		session: newSealer("session", opts.ClientID, opts.CookieMaxAge, passwords),
+		login:   newSealer("login", opts.ClientID, 0, passwords),
+		marker:  newSealer("marker", opts.ClientID, markerSealAge, passwords),
 	}
 	if hasPrefixFold(opts.CookieName, "__Host-") {
 		c.prefix = "__Host-"
@@ -77,13 +77,14 @@ type sealer struct{ codecs []*securecookie.SecureCookie }
 
 // newSealer derives the keys of each password: 32 bytes to authenticate and 32
 // to encrypt (HKDF-SHA256, RFC 5869). The info string separates the purposes, so
-// that one kind of cookie never passes for another. A maxAge of 0 is any.
-func newSealer(purpose string, maxAge time.Duration, passwords []string) *sealer {
+// that one kind of cookie never passes for another, and the clients, so that two
+// applications that share a password do not share sessions. A maxAge of 0 is any.
+func newSealer(purpose, clientID string, maxAge time.Duration, passwords []string) *sealer {
 	s := &sealer{}
 	for _, password := range passwords {
 		codec := securecookie.New(
-			deriveKey(password, "authkit v1 "+purpose+" authenticate"),
-			deriveKey(password, "authkit v1 "+purpose+" encrypt"),
+			deriveKey(password, "authkit v1 "+purpose+" authenticate "+clientID),
+			deriveKey(password, "authkit v1 "+purpose+" encrypt "+clientID),
 		)
 		codec.SetSerializer(securecookie.NopEncoder{})
 		codec.MaxAge(int(maxAge / time.Second))
@@ -217,7 +218,9 @@ func combine(values []string, next []*http.Cookie) []string {
 			if len(combined) == maxCandidates {
 				return combined
 			}
-			combined = append(combined, value+cookie.Value)
+			if len(value)+len(cookie.Value) <= maxParts*maxCookie {
+				combined = append(combined, value+cookie.Value)
+			}
 		}
 	}
 	return combined
@@ -295,7 +298,7 @@ func (c *cookies) setLogin(w http.ResponseWriter, r *http.Request, f *flow) erro
 	}
 
 	underWay := c.openLogins(r)
-	for len(underWay) >= maxFlows {
+	for len(underWay) >= maxFlows || len(underWay) > 0 && size(r, underWay)+len(cookie.Value) > maxFlowBytes {
 		oldest := oldestOf(underWay)
 		c.clear(w, oldest)
 		delete(underWay, oldest)
@@ -314,6 +317,17 @@ func (c *cookies) sealLogin(name string, f *flow) (*http.Cookie, error) {
 		return nil, errLoginTooLarge
 	}
 	return cookie, nil
+}
+
+// size returns the length of the cookies of those logins.
+func size(r *http.Request, flows map[string]*flow) int {
+	total := 0
+	for _, cookie := range r.Cookies() {
+		if flows[cookie.Name] != nil {
+			total += len(cookie.Value)
+		}
+	}
+	return total
 }
 
 func oldestOf(flows map[string]*flow) string {
@@ -370,7 +384,7 @@ func (c *cookies) findLogin(r *http.Request, state string) (*flow, bool) {
 // when the session that came with it is missing.
 func (c *cookies) setMarker(w http.ResponseWriter) error {
 	name := c.prefix + markerCookieName
-	sealed, err := c.marker.seal(name, []byte{packVersion})
+	sealed, err := c.marker.seal(c.markerSealName(), []byte{packVersion})
 	if err != nil {
 		return fmt.Errorf("authkit: seal marker: %w", err)
 	}
@@ -378,10 +392,14 @@ func (c *cookies) setMarker(w http.ResponseWriter) error {
 	return nil
 }
 
+// markerSealName ties a marker to the session cookie that it speaks of: several
+// kits on one host share the browser's one.
+func (c *cookies) markerSealName() string { return markerCookieName + " of " + c.name }
+
 func (c *cookies) hasMarker(r *http.Request) bool {
 	name := c.prefix + markerCookieName
 	for _, cookie := range named(r, name) {
-		if _, ok := c.marker.open(name, cookie.Value); ok {
+		if _, ok := c.marker.open(c.markerSealName(), cookie.Value); ok {
 			return true
 		}
 	}

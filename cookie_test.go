@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -334,6 +335,57 @@ func TestEveryBitOfTheCookieCounts(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A session that is over does not stand before one that is not.
+func TestOtherSessionsAreTried(t *testing.T) {
+	a := newApplication(t)
+	good := a.signIn()
+	over := a.signIn()
+	header := "wos-session=" + over.cookies()["wos-session"] + "; wos-session=" + good.cookies()["wos-session"]
+	over.stay().send("POST", "/logout", "").expect(t, 303)
+	p := answer(a, request("GET", "/dashboard", with(fetch, "Cookie", header)...))
+	if p.expectSession(t); p.Header["Set-Cookie"] != nil {
+		t.Errorf("sets %q", p.Header["Set-Cookie"])
+	}
+}
+
+// Two applications with one password, by mistake, do not read each other's
+// cookies.
+func TestSessionsOfAnotherClientDoNotOpen(t *testing.T) {
+	a := newApplication(t)
+	b := a.signIn()
+	a.opts.ClientID = "client_other"
+	a.restart()
+	b.get("/dashboard", fetch...).expect(t, 401)
+	if a.refreshes() != 0 {
+		t.Error("another client's refresh token is sent")
+	}
+}
+
+// A session that is remembered does not keep the request's header alive.
+func TestCacheKeepsTheCookieAndNotTheHeader(t *testing.T) {
+	a := newApplication(t)
+	heap := func() uint64 {
+		runtime.GC()
+		runtime.GC()
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		return stats.HeapAlloc
+	}
+	var cookies []string
+	for range 50 {
+		cookies = append(cookies, a.sealed(ada))
+	}
+	a.page(t.Context(), a.sealed(ada)).expectSession(t)
+	before := heap()
+	for _, cookie := range cookies {
+		a.page(t.Context(), cookie+"junk="+strings.Repeat("x", 500<<10)).expectSession(t)
+	}
+	if each := int64(heap()-before) / int64(len(cookies)); each > 20<<10 {
+		t.Errorf("%d bytes for each session", each)
+	}
+	runtime.KeepAlive(a)
 }
 
 // A sibling subdomain may set cookies of our name: the seal decides.

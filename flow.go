@@ -15,6 +15,9 @@ const (
 	flowMaxAge = 10 * time.Minute
 	// maxFlows is how many logins of one browser may be under way.
 	maxFlows = 5
+	// maxFlowBytes bounds their cookies together: with the session they must fit
+	// the 8 KB that many servers accept as one header line.
+	maxFlowBytes = 5 << 10
 	// maxCallerState bounds LoginParams.State, in bytes.
 	maxCallerState = 2048
 )

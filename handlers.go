@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -34,7 +35,8 @@ type LoginParams struct {
 	InvitationToken string        // from the link in an invitation
 }
 
-// Login is what OnLogin is told of a login that is about to succeed.
+// Login is what OnLogin is told of a login that is about to succeed. Printing or
+// logging it shows no token.
 type Login struct {
 	Session     *Session
 	OAuthTokens *OAuthTokens // of the identity provider; nil unless the dashboard asks for them
@@ -44,6 +46,12 @@ type Login struct {
 	// local path.
 	ReturnTo string
 }
+
+// Format prints who logs in, and no token, for every verb.
+func (l Login) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "login to %v", l.Session) }
+
+// LogValue logs who logs in, and no token.
+func (l Login) LogValue() slog.Value { return slog.GroupValue(slog.Any("session", l.Session)) }
 
 // Login sends the browser to WorkOS to sign in.
 //
@@ -72,7 +80,7 @@ func (k *Kit) SignUp(w http.ResponseWriter, r *http.Request) {
 // once and finish in any order. The verifier never leaves the sealed cookie. Of
 // logins that were not finished, a browser keeps the last five.
 func (k *Kit) StartLogin(w http.ResponseWriter, r *http.Request, p LoginParams) {
-	keepPrivate(w.Header())
+	keepPrivate(w.Header(), new([2]string))
 	switch {
 	case r.Method == http.MethodHead:
 		w.WriteHeader(http.StatusNoContent)
@@ -108,10 +116,11 @@ func (k *Kit) StartLogin(w http.ResponseWriter, r *http.Request, p LoginParams) 
 }
 
 // isBackground reports whether a request cannot show a page, as far as the
-// browser says: what says nothing may be a person with curl.
+// browser says: what says nothing may be a person with curl, and htmx leaves the
+// page when it is told to.
 func isBackground(r *http.Request) bool {
 	mode := r.Header.Get("Sec-Fetch-Mode")
-	return isPrefetch(r) || mode != "" && mode != "navigate"
+	return isPrefetch(r) || mode != "" && mode != "navigate" && !isHTMX(r)
 }
 
 // maxAgeParam returns max_age: 0 asks for credentials in any case.
@@ -136,7 +145,7 @@ func maxAgeParam(d time.Duration) string {
 // error from WorkOS is a page with our own words for it. While WorkOS cannot be
 // reached, the answer is 503. Options.OnError replaces the pages.
 func (k *Kit) Callback(w http.ResponseWriter, r *http.Request) {
-	keepPrivate(w.Header())
+	keepPrivate(w.Header(), new([2]string))
 	switch {
 	case r.Method == http.MethodHead:
 		w.WriteHeader(http.StatusNoContent)
@@ -177,8 +186,8 @@ func (k *Kit) Callback(w http.ResponseWriter, r *http.Request) {
 // callbackOfNoLogin answers a callback whose login this browser did not begin,
 // has finished, or has left alone for too long.
 func (k *Kit) callbackOfNoLogin(w http.ResponseWriter, r *http.Request, f *flow) {
-	for _, value := range k.cookies.sessionValues(r) {
-		if s, ok := k.open(value); ok && !k.refreshes.hasEnded(s) {
+	for _, c := range k.carried(r) {
+		if !k.refreshes.hasEnded(c.Session) {
 			redirect(w, r, k.loginReturnTo)
 			return
 		}
@@ -225,11 +234,23 @@ func (k *Kit) completeLogin(ctx context.Context, r *http.Request, f *flow, code 
 	login := &Login{Session: s, OAuthTokens: auth.OAuthTokens, State: f.callerState, ReturnTo: f.returnTo}
 	if k.onLogin != nil {
 		if err := k.onLogin(r, login); err != nil {
+			k.revoke(ctx, s)
 			return nil, nil, fmt.Errorf("%w: %w", errLoginRefused, err)
 		}
 	}
+	// WorkOS may go on with a session whose logout it never heard of.
+	k.refreshes.revive(s)
 	parts, err := k.cookies.sealSession(auth)
 	return login, parts, err
+}
+
+// revoke ends a session that nobody will have. Otherwise WorkOS would sign the
+// same user in again without asking, and who was refused could not try another
+// account.
+func (k *Kit) revoke(ctx context.Context, s *Session) {
+	if err := k.client.RevokeSession(ctx, s.ID); err != nil {
+		k.logger.WarnContext(ctx, "authkit: cannot end the session of a refused login", "reason", "revoke_failed", "error", err)
+	}
 }
 
 // exchangeError tells a code that WorkOS refuses from a set-up that it refuses
@@ -279,19 +300,28 @@ func (k *Kit) admit(ctx context.Context, auth *Authentication) (*Session, error)
 //
 // Method POST from the application's own pages is answered with 303. GET is
 // answered with 302 if the user clicked a link on the application's own pages
-// or typed the address. Anything else, such as an image, a prefetch or a link
-// on another site, gets a page that asks, and changes nothing.
+// or typed the address; any other page, such as one that a link on another site
+// leads to, asks, and changes nothing. What is no page, such as an image, a
+// prefetch or fetch, gets 405.
 func (k *Kit) Logout(w http.ResponseWriter, r *http.Request) {
-	keepPrivate(w.Header())
+	keepPrivate(w.Header(), new([2]string))
 	switch r.Method {
 	case http.MethodPost:
 		if !k.isSameOrigin(r) {
 			k.fail(w, r, errCrossOrigin)
 			return
 		}
-	case http.MethodGet, http.MethodHead:
-		if r.Method == http.MethodHead || !k.isOwnClick(r) {
-			askToLogOut.write(w, r)
+	case http.MethodHead:
+		w.WriteHeader(http.StatusNoContent)
+		return
+	case http.MethodGet:
+		if isNavigation(r) && !k.isOwnClick(r) {
+			askToLogOut.writePage(w)
+			return
+		}
+		if !isNavigation(r) {
+			w.Header().Set("Allow", "POST")
+			k.fail(w, r, errMethod)
 			return
 		}
 	default:
@@ -301,7 +331,7 @@ func (k *Kit) Logout(w http.ResponseWriter, r *http.Request) {
 	}
 
 	destination := "/"
-	if s := k.endSession(r); s != nil {
+	if s := k.endSession(r); s != nil && s.ID != "" {
 		destination = k.client.LogoutURL(s.ID, k.logoutReturnTo)
 	}
 	k.cookies.clearAll(w, r)
@@ -312,11 +342,8 @@ func (k *Kit) Logout(w http.ResponseWriter, r *http.Request) {
 // what they were refreshed to, and returns the newest.
 func (k *Kit) endSession(r *http.Request) *Session {
 	var newest *Session
-	for _, value := range k.cookies.sessionValues(r) {
-		s, ok := k.open(value)
-		if !ok {
-			continue
-		}
+	for _, c := range k.carried(r) {
+		s := c.Session
 		k.refreshes.end(s)
 		if renewed := k.refreshes.newest(s); renewed != nil {
 			s = renewed.session

@@ -2,6 +2,7 @@ package authkit_test
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -222,6 +223,35 @@ func TestFiveLoginsUnderWayAtTheMost(t *testing.T) {
 	})
 }
 
+// Together with the session they must fit what servers accept as one header.
+func TestLongLoginsUnderWayStaySmallTogether(t *testing.T) {
+	a := newApplication(t)
+	b := a.visitor()
+	for i := range 5 {
+		b.stay().get("/login?return_to=/"+strings.Repeat(fmt.Sprint(i), 2000)).expect(t, 302)
+	}
+	total := 0
+	for name, value := range b.cookies() {
+		total += len(name) + len(value) + len("=; ")
+	}
+	if total > 6<<10 {
+		t.Errorf("cookies of %d bytes", total)
+	}
+}
+
+// Several kits on one host share the browser's marker.
+func TestMarkerOfAnotherKitMeansNothing(t *testing.T) {
+	a := newApplication(t)
+	opts := a.opts
+	opts.CookieName, opts.LoginPath, opts.RedirectURI = "staff-session", "/staff/login", authkittest.AppURL+"/staff/callback"
+	staff, err := authkit.New(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.mux.Handle("/staff/", staff.WithAuth(http.HandlerFunc(showSession)))
+	a.signIn().stay().get("/staff/").expectRedirect(t, 302, "/staff/login?return_to=%2Fstaff%2F")
+}
+
 func TestCallback(t *testing.T) {
 	a := newApplication(t)
 	stranger := request("GET", a.authorize(begin(t, a.visitor(), "/login")), navigate...)
@@ -382,6 +412,19 @@ func TestOnLogin(t *testing.T) {
 	p.expect(t, 403)
 	if !errors.Is(onError, helper) || p.setCookie("wos-session") != "" || len(p.Header["Set-Cookie"]) != 1 {
 		t.Errorf("%v; %q", onError, p.Header["Set-Cookie"])
+	}
+}
+
+// Who is refused can try another account: WorkOS does not sign the same one in
+// again without asking.
+func TestRefusedLoginLeavesNoSessionAtWorkOS(t *testing.T) {
+	a := newApplication(t, func(o *authkit.Options) {
+		o.OnLogin = func(*http.Request, *authkit.Login) error { return errors.New("not on the list") }
+	})
+	b := a.visitor()
+	b.stay().get(a.authorize(begin(t, b, "/login"))).expect(t, 403, "did not accept your account")
+	if left := a.workos.ActiveSessions(); len(left) != 0 {
+		t.Errorf("sessions at WorkOS: %v", left)
 	}
 }
 

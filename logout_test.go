@@ -42,11 +42,11 @@ func TestLogoutIsTheUsersOwnWish(t *testing.T) {
 		{"a link that hides where it stands", "GET", []string{"Accept", "text/html"}, 200},
 		{"a lookalike of our origin", "GET", []string{"Accept", "text/html", "Referer", own + ".evil.test/"}, 200},
 		{"our origin as a user name", "GET", []string{"Accept", "text/html", "Referer", "https://app.test@evil.test/"}, 200},
-		{"an image on our page", "GET", []string{"Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image", "Sec-Fetch-Site", "same-origin"}, 200},
+		{"an image on our page", "GET", []string{"Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image", "Sec-Fetch-Site", "same-origin"}, 405},
 		{"a frame on our page", "GET", []string{"Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe", "Sec-Fetch-Site", "same-origin"}, 200},
-		{"a prefetch on our page", "GET", with(link("same-origin"), "Sec-Purpose", "prefetch"), 200},
-		{"fetch on our page", "GET", fetch, 200},
-		{"HEAD", "HEAD", link("same-origin"), 200},
+		{"a prefetch on our page", "GET", with(link("same-origin"), "Sec-Purpose", "prefetch"), 405},
+		{"fetch on our page", "GET", fetch, 405},
+		{"HEAD", "HEAD", link("same-origin"), 204},
 		{"another method", "DELETE", link("same-origin"), 405},
 	} {
 		t.Run(c.promise, func(t *testing.T) {
@@ -57,7 +57,7 @@ func TestLogoutIsTheUsersOwnWish(t *testing.T) {
 			if loggedOut := c.status == 302 || c.status == 303; loggedOut == signedIn {
 				t.Errorf("still signed in: %v", signedIn)
 			}
-			if c.status == 200 && p.Header["Set-Cookie"] != nil {
+			if signedIn && p.Header["Set-Cookie"] != nil {
 				t.Errorf("sets %q", p.Header["Set-Cookie"])
 			}
 		})
@@ -132,6 +132,30 @@ func TestLogoutWithoutASession(t *testing.T) {
 	p.expectRedirect(t, 303, "/")
 	if len(b.cookies()) != 0 {
 		t.Errorf("cookies left: %v", b.cookies())
+	}
+}
+
+// WorkOS may never hear of a logout, and sign the user in again under the same
+// session id.
+func TestLoginAfterALogoutThatWorkOSNeverHeardOf(t *testing.T) {
+	a := newApplication(t)
+	a.workos.Configure(func(s *authkittest.Settings) { s.Claims = map[string]any{"sid": "session_01SAME"} })
+	b := a.signIn()
+	b.stay().send("POST", "/logout", "").expect(t, 303)
+	b.get("/dashboard").expectSession(t)
+}
+
+// htmx follows redirects in the background, where other sites are out of reach.
+func TestHTMXLeavesThePageToLogInAndOut(t *testing.T) {
+	a := newApplication(t)
+	htmx := with(fetch, "HX-Request", "true", "HX-Boosted", "true")
+	p := answer(a, request("GET", "/login", htmx...))
+	if to := p.Header.Get("HX-Redirect"); p.StatusCode != 204 || !strings.HasPrefix(to, a.workos.URL()) || len(p.Header["Set-Cookie"]) != 1 {
+		t.Errorf("login: %s to %q, %q", p.Status, to, p.Header["Set-Cookie"])
+	}
+	p = a.signIn().stay().send("POST", "/logout", "", htmx...)
+	if to := p.Header.Get("HX-Redirect"); p.StatusCode != 204 || !strings.HasPrefix(to, a.workos.URL()) {
+		t.Errorf("logout: %s to %q", p.Status, to)
 	}
 }
 

@@ -64,6 +64,12 @@ func (m *memory[V]) put(key string, value V, until time.Time) {
 	m.shard(key).Add(key, entry[V]{value, until})
 }
 
+func (m *memory[V]) drop(key string) {
+	if len(m.shards) > 0 {
+		m.shard(key).Remove(key)
+	}
+}
+
 // shard picks by the key's last bytes: where cookies and tokens differ.
 func (m *memory[V]) shard(key string) *lru.Cache[string, entry[V]] {
 	if len(m.shards) == 1 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -25,12 +26,14 @@ const patience = 2 * time.Second
 // Retry-After, and the session is kept.
 func (k *Kit) WithAuth(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s, err := k.Authenticate(w, r)
+		c := &sessionContext{Context: r.Context()}
+		s, err := k.authenticate(w, r, &c.header)
 		if err != nil {
 			k.turnAway(w, r, err)
 			return
 		}
-		next.ServeHTTP(w, r.WithContext(ContextWithSession(r.Context(), s)))
+		c.session = s
+		next.ServeHTTP(w, r.WithContext(c))
 	})
 }
 
@@ -39,11 +42,27 @@ func (k *Kit) WithAuth(next http.Handler) http.Handler {
 // one; in the latter case the cookie is kept. Authenticate tells the two apart.
 func (k *Kit) WithOptionalAuth(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if s, err := k.Authenticate(w, r); err == nil {
-			r = r.WithContext(ContextWithSession(r.Context(), s))
-		}
-		next.ServeHTTP(w, r)
+		c := &sessionContext{Context: r.Context()}
+		// Without a session this hides one that another kit, further out, has put
+		// there: the innermost decides.
+		c.session, _ = k.authenticate(w, r, &c.header)
+		next.ServeHTTP(w, r.WithContext(c))
 	})
+}
+
+// sessionContext is a context with a session, and the room for the header values
+// that every response begins with: one allocation instead of three.
+type sessionContext struct {
+	context.Context
+	session *Session // nil for none
+	header  [2]string
+}
+
+func (c *sessionContext) Value(key any) any {
+	if key == (sessionKey{}) {
+		return c.session
+	}
+	return c.Context.Value(key)
 }
 
 // Authenticate returns the session of a request: what WithAuth does before it
@@ -56,10 +75,14 @@ func (k *Kit) WithOptionalAuth(next http.Handler) http.Handler {
 // found out, usually an ErrUnavailable: answer 503 and keep the visitor's
 // cookie.
 func (k *Kit) Authenticate(w http.ResponseWriter, r *http.Request) (*Session, error) {
-	keepPrivate(w.Header())
+	return k.authenticate(w, r, new([2]string))
+}
+
+func (k *Kit) authenticate(w http.ResponseWriter, r *http.Request, header *[2]string) (*Session, error) {
+	keepPrivate(w.Header(), header)
 
 	// A middleware further out has been here: its cookie may be spent by now.
-	if s, ok := SessionFromContext(r.Context()); ok && s.owner == k {
+	if s, ok := SessionFromContext(r.Context()); ok && s.owner == k && s.alive(time.Now()) && !k.refreshes.hasEnded(s) {
 		return s, nil
 	}
 	if value, ok := k.cookies.probe(r); ok {
@@ -67,21 +90,48 @@ func (k *Kit) Authenticate(w http.ResponseWriter, r *http.Request) (*Session, er
 			return s, nil
 		}
 	}
-	var newest *Session
-	var sealed string
+
+	carried := k.carried(r)
+	for _, c := range carried {
+		s, err := k.resume(w, r, c)
+		if !errors.Is(err, ErrNoSession) {
+			return s, err
+		}
+	}
+	if len(carried) > 0 {
+		k.cookies.clearSession(w, r)
+	}
+	return nil, ErrNoSession
+}
+
+// carriedSession is a session as a cookie holds it. Its token is not verified,
+// and may have expired: the seal only says that WorkOS gave it to us.
+type carriedSession struct {
+	*Session
+	sealed string
+}
+
+// carried returns the sessions that a request carries, the newest first: there
+// are several where another CookieDomain has left one behind.
+func (k *Kit) carried(r *http.Request) []carriedSession {
+	var found []carriedSession
 	for _, value := range k.cookies.sessionValues(r) {
-		if s, ok := k.recall(r.Context(), value); ok {
-			return s, nil
-		}
-		s, ok := k.open(value)
-		if ok && (newest == nil || s.ExpiresAt.After(newest.ExpiresAt)) {
-			newest, sealed = s, value
+		if s, ok := k.open(value); ok {
+			found = append(found, carriedSession{s, value})
 		}
 	}
-	if newest == nil {
-		return nil, ErrNoSession
+	slices.SortStableFunc(found, func(a, b carriedSession) int { return b.ExpiresAt.Compare(a.ExpiresAt) })
+	return found
+}
+
+// open returns the session that a sealed cookie holds.
+func (k *Kit) open(value string) (*Session, bool) {
+	auth, ok := k.cookies.openSession(value)
+	if !ok {
+		return nil, false
 	}
-	return k.resume(w, r, newest, sealed)
+	s := k.unverifiedSession(auth)
+	return s, s.token.subject == "" || s.token.subject == auth.User.ID
 }
 
 // verifiedSession is a session whose cookie was unsealed and whose token was
@@ -101,62 +151,43 @@ func (k *Kit) recall(ctx context.Context, value string) (*Session, bool) {
 	return known.Session, true
 }
 
-// open returns the session that a sealed cookie holds. Its token is not verified,
-// and may have expired: the seal only says that it was good once, and that WorkOS
-// may still renew it.
-func (k *Kit) open(value string) (*Session, bool) {
-	auth, ok := k.cookies.openSession(value)
-	if !ok {
-		return nil, false
+// resume returns the session that a cookie held, or what it has become, refreshed
+// if need be. A token that cannot be served as it is, because it has expired or
+// its key has left the key set, is one that WorkOS may replace. ErrNoSession
+// means that the session is over.
+func (k *Kit) resume(w http.ResponseWriter, r *http.Request, c carriedSession) (*Session, error) {
+	s, verified := c.Session, false
+	if known := k.refreshes.newest(s); known != nil {
+		k.bring(w, r, known)
+		s, verified = known.session, known.verified
 	}
-	t, err := parseToken(auth.AccessToken)
-	if err != nil || t.subject == "" || t.subject != auth.User.ID {
-		return nil, false
-	}
-	return k.newSession(auth, t), true
-}
-
-// resume returns the session that a cookie held, refreshed if need be. A token
-// that is not to be had as it is, because it has expired or its key has left the
-// key set, is one that WorkOS may replace.
-func (k *Kit) resume(w http.ResponseWriter, r *http.Request, s *Session, value string) (*Session, error) {
-	if k.refreshes.hasEnded(s) {
-		return nil, k.dismiss(w, r)
-	}
-	if !s.alive(time.Now()) {
-		return k.renew(w, r, s, false)
+	if k.refreshes.hasEnded(c.Session) || k.refreshes.hasEnded(s) {
+		return nil, ErrNoSession
 	}
 
 	// Asked before: if the keys change during the verification, it does not count
 	// for the new ones.
 	generation := k.keys.generation(r.Context())
-	err := k.tokens.verify(r.Context(), s.token, maxKeySetAgeBrought)
-	if errors.Is(err, ErrUnavailable) {
-		return nil, err
+	if s.alive(time.Now()) && !verified {
+		err := k.tokens.verify(r.Context(), s.token, maxKeySetAgeBrought)
+		if errors.Is(err, ErrUnavailable) {
+			return nil, err
+		}
+		verified = err == nil
 	}
-	if err != nil || !s.fresh(time.Now()) {
-		return k.renew(w, r, s, err == nil)
+	if !verified || !s.fresh(time.Now()) {
+		return k.renew(w, r, s, verified)
 	}
-	if generation != 0 {
-		k.verified.put(value, verifiedSession{s, generation}, s.refreshAt)
+	if s == c.Session && generation != 0 {
+		// The value is a part of the request's header, which must not be kept.
+		k.verified.put(strings.Clone(c.sealed), verifiedSession{s, generation}, s.refreshAt)
 	}
 	return s, nil
 }
 
 // renew returns a session that must be refreshed, or should be: one that is
-// verified and alive is served as it is rather than kept waiting.
+// verified and alive is served as it is rather than kept waiting, or lost.
 func (k *Kit) renew(w http.ResponseWriter, r *http.Request, s *Session, verified bool) (*Session, error) {
-	if known := k.refreshes.newest(s); known != nil {
-		if k.refreshes.hasEnded(known.session) {
-			return nil, k.dismiss(w, r)
-		}
-		s, verified = known.session, true
-		k.bring(w, r, known)
-		if s.fresh(time.Now()) {
-			return s, nil
-		}
-	}
-
 	servable := func() bool { return verified && s.alive(time.Now()) }
 	if servable() && isUpgrade(r) {
 		return s, nil
@@ -169,24 +200,27 @@ func (k *Kit) renew(w http.ResponseWriter, r *http.Request, s *Session, verified
 		return nil, unavailable(errTooSlow)
 	}
 
+	if call.renewal != nil && (k.refreshes.hasEnded(s) || k.refreshes.hasEnded(call.renewal.session)) {
+		return nil, ErrNoSession
+	}
+	k.bring(w, r, call.renewal)
 	switch {
 	case call.err == nil:
-		if k.refreshes.hasEnded(s) || k.refreshes.hasEnded(call.renewal.session) {
-			return nil, k.dismiss(w, r)
-		}
-		k.bring(w, r, call.renewal)
 		return call.renewal.session, nil
-	case terminal(call.err) || errors.Is(call.err, errLoggedOut):
-		return nil, k.dismiss(w, r)
+	case errors.Is(call.err, errLoggedOut):
+		return nil, ErrNoSession
 	case servable():
 		return s, nil
+	case terminal(call.err):
+		return nil, ErrNoSession
 	}
 	return nil, call.err
 }
 
-// bring has the response carry the new cookie, if the session fits one.
+// bring has the response carry the new cookie, if there is one. It does even if
+// the new token cannot be verified: the old refresh token is spent.
 func (k *Kit) bring(w http.ResponseWriter, r *http.Request, renewed *renewal) {
-	if renewed.parts != nil {
+	if renewed != nil && renewed.parts != nil {
 		k.cookies.setSession(w, r, renewed.parts)
 	}
 }
@@ -210,18 +244,13 @@ func (c *refreshCall) wait(ctx context.Context, longest time.Duration) bool {
 	return false
 }
 
-// dismiss deletes the cookie of a session that is over.
-func (k *Kit) dismiss(w http.ResponseWriter, r *http.Request) error {
-	k.cookies.clearSession(w, r)
-	return ErrNoSession
-}
-
 // turnAway answers a request that has no session, or none that can be judged.
 func (k *Kit) turnAway(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case !errors.Is(err, ErrNoSession):
 		k.fail(w, r, err)
-	case isNavigation(r) && k.justLoggedIn(r):
+	case isNavigation(r) && k.cookies.hasMarker(r):
+		// A login has just succeeded, and another would go the same way.
 		k.fail(w, r, errCookieLost)
 	case k.onUnauthenticated != nil:
 		k.onUnauthenticated.ServeHTTP(w, r)
@@ -232,21 +261,6 @@ func (k *Kit) turnAway(w http.ResponseWriter, r *http.Request, err error) {
 	default:
 		k.refuse(w, r)
 	}
-}
-
-// justLoggedIn reports whether this browser has brought back the marker of a
-// login, but not the session that came with it: another login would go the same
-// way.
-func (k *Kit) justLoggedIn(r *http.Request) bool {
-	if !k.cookies.hasMarker(r) {
-		return false
-	}
-	for _, value := range k.cookies.sessionValues(r) {
-		if _, ok := k.cookies.openSession(value); ok {
-			return false
-		}
-	}
-	return true
 }
 
 // LoginURL returns the local address at which the visitor logs in and comes back
@@ -261,9 +275,15 @@ func (k *Kit) loginURL(returnTo string) string {
 	return k.loginPath + "?return_to=" + url.QueryEscape(returnTo)
 }
 
-// redirect answers 302 to GET and HEAD and 303 to anything else. It writes
+// redirect answers 302 to GET and HEAD and 303 to anything else, so that no form
+// is sent twice; htmx gets the header that makes it leave the page. It writes
 // Location itself, for http.Redirect cleans paths.
 func redirect(w http.ResponseWriter, r *http.Request, location string) {
+	if isHTMX(r) {
+		w.Header().Set("HX-Redirect", location)
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
 	w.Header().Set("Location", location)
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		w.WriteHeader(http.StatusFound)
@@ -273,12 +293,14 @@ func redirect(w http.ResponseWriter, r *http.Request, location string) {
 }
 
 // keepPrivate keeps a response out of shared caches, and out of the browser's
-// when the user has changed (RFC 9111, section 5.2.2.5).
-func keepPrivate(h http.Header) {
-	h["Cache-Control"] = cacheControl
+// when the user has changed (RFC 9111, section 5.2.2.5). The values are stored in
+// room: an application may edit them in place, in its own response.
+func keepPrivate(h http.Header, room *[2]string) {
+	room[0], room[1] = "private, no-store", "Cookie"
+	h["Cache-Control"] = room[0:1:1]
 	vary := h["Vary"]
 	if len(vary) == 0 {
-		h["Vary"] = varyCookie
+		h["Vary"] = room[1:2:2]
 		return
 	}
 	for _, line := range vary {
@@ -290,9 +312,3 @@ func keepPrivate(h http.Header) {
 	}
 	h.Add("Vary", "Cookie")
 }
-
-// Shared by all responses: an append to them copies.
-var (
-	cacheControl = []string{"private, no-store"}
-	varyCookie   = []string{"Cookie"}
-)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/go-chi/chi/v5"
 
@@ -214,6 +215,64 @@ func TestAnotherKitsSessionIsNotOurs(t *testing.T) {
 		r.AddCookie(&http.Cookie{Name: name, Value: value})
 	}
 	answer(chained, r).expect(t, 401)
+}
+
+func TestOptionalAuthHidesAnotherKitsSession(t *testing.T) {
+	a, other := newApplication(t), newApplication(t)
+	b := a.signIn()
+	chained := a.kit.WithAuth(other.kit.WithOptionalAuth(http.HandlerFunc(showSession)))
+	r := request("GET", "/dashboard", fetch...)
+	for name, value := range b.cookies() {
+		r.AddCookie(&http.Cookie{Name: name, Value: value})
+	}
+	if answer(chained, r).session() != nil {
+		t.Error("the handler finds the other kit's user")
+	}
+}
+
+func TestNilSessionInContextIsNone(t *testing.T) {
+	a := newApplication(t)
+	r := request("GET", "/dashboard", fetch...)
+	r = r.WithContext(authkit.ContextWithSession(r.Context(), nil))
+	if _, ok := authkit.SessionFromContext(r.Context()); ok {
+		t.Error("found a session")
+	}
+	answer(a, r).expect(t, 401)
+}
+
+// A connection that stays open may ask again whether its user is still there.
+func TestAuthenticateAgainOnALongConnection(t *testing.T) {
+	bubble(t, func(t *testing.T, a *application) {
+		var got []error
+		a.mux.Handle("/stream", a.kit.WithAuth(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			for range 3 {
+				_, err := a.kit.Authenticate(httptest.NewRecorder(), r)
+				got = append(got, err)
+				time.Sleep(10 * time.Minute)
+			}
+		})))
+		b := a.signIn()
+		time.AfterFunc(15*time.Minute, func() { b.frozen().stay().send("POST", "/logout", "") })
+		b.get("/stream", fetch...)
+		if got[0] != nil || got[1] != nil || !errors.Is(got[2], authkit.ErrNoSession) {
+			t.Errorf("%v", got)
+		}
+	})
+}
+
+// What one handler does to its header, the next response does not see.
+func TestHeadersAreNotShared(t *testing.T) {
+	a := newApplication(t)
+	b := a.signIn()
+	a.mux.Handle("/own", a.kit.WithAuth(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header()["Cache-Control"][0] = "public, max-age=60"
+		w.Header()["Vary"][0] = "Accept"
+	})))
+	b.get("/own").expect(t, 200)
+	p := b.get("/dashboard")
+	if p.Header.Get("Cache-Control") != "private, no-store" || p.Header.Get("Vary") != "Cookie" {
+		t.Errorf("the next response: %v", p.Header)
+	}
 }
 
 func TestLoginBehindWithAuthIsAnErrorAndNoLoop(t *testing.T) {

@@ -5,30 +5,36 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"sync"
 	"time"
 )
 
 const (
-	maxRefreshes   = 64               // in flight at once
-	refreshTimeout = 25 * time.Second // for a refresh, retry and waiting for its turn included
-	retryDelay     = 500 * time.Millisecond
-	maxRetryDelay  = 10 * time.Second // of a Retry-After that is worth waiting for
+	maxRefreshes  = 64               // in flight at once
+	turnTimeout   = 4 * time.Second  // for a refresh to wait for its turn
+	tradeTimeout  = 21 * time.Second // for a refresh with its retry, 10 seconds each
+	retryDelay    = 500 * time.Millisecond
+	maxRetryDelay = 10 * time.Second // of a Retry-After that is worth waiting for
+
+	// refreshTimeout is how long a request waits for a refresh at the most.
+	refreshTimeout = turnTimeout + tradeTimeout
 
 	// maxRenewals is how many traded refresh tokens are remembered, at roughly 6
 	// KB each: the session and its sealed cookie.
 	maxRenewals = 10_000
-	// maxUnverified is how many replies are kept that cannot be verified yet,
-	// and unverifiedFor how long.
-	maxUnverified = 1_000
-	unverifiedFor = 10 * time.Minute
+	// maxEnded is how many logouts are remembered, at roughly 200 bytes each.
+	maxEnded = 100_000
+	// maxRefused is how many refresh tokens are remembered that WorkOS refused
+	// for good, at roughly 200 bytes each, and refusedFor how long.
+	maxRefused = 10_000
+	refusedFor = 10 * time.Minute
 )
 
 // renewal is what a refresh token was traded for.
 type renewal struct {
-	session *Session
-	parts   []string // the sealed session cookie; nil if it did not fit
+	session  *Session
+	verified bool     // its token was acceptable when it came
+	parts    []string // the sealed session cookie; nil if it did not fit
 }
 
 // refresher has every refresh token traded once.
@@ -43,9 +49,11 @@ type renewal struct {
 // the browser stays or not.
 type refresher struct {
 	trade  func(context.Context, *Session, visitor) (*renewal, error)
-	ended  *memory[struct{}] // session ids that were logged out
-	traded *memory[*renewal] // by refresh token, until the new access token expires
 	logger *slog.Logger
+
+	ended   *memory[struct{}] // session ids that were logged out
+	traded  *memory[*renewal] // by refresh token, until the new access token expires
+	refused *memory[error]    // by refresh token
 
 	slots chan struct{} // one for each refresh in flight
 	pause pause
@@ -56,18 +64,19 @@ type refresher struct {
 
 func newRefresher(k *Kit) *refresher {
 	return &refresher{
-		trade:  k.trade,
-		ended:  k.ended,
-		traded: newMemory[*renewal](maxRenewals, 1),
-		logger: k.logger,
-		slots:  make(chan struct{}, maxRefreshes),
-		calls:  make(map[string]*refreshCall),
+		trade:   k.trade,
+		logger:  k.logger,
+		ended:   newMemory[struct{}](maxEnded, 16),
+		traded:  newMemory[*renewal](maxRenewals, 1),
+		refused: newMemory[error](maxRefused, 1),
+		slots:   make(chan struct{}, maxRefreshes),
+		calls:   make(map[string]*refreshCall),
 	}
 }
 
 type refreshCall struct {
 	done    chan struct{} // closed when the rest is set
-	renewal *renewal
+	renewal *renewal      // may come with an error: the token is traded, but the new one cannot be used
 	err     error
 }
 
@@ -96,7 +105,13 @@ func (f *refresher) join(ctx context.Context, s *Session, from visitor) (call *r
 		return call, false
 	}
 	call = &refreshCall{done: make(chan struct{})}
-	if known := f.newest(s); known != nil { // a call that ended since the request looked
+	if refusal, ok := f.refused.get(s.refreshToken); ok {
+		call.err = refusal
+		close(call.done)
+		return call, false
+	}
+	// A call may have ended since the request looked.
+	if known := f.newest(s); known != nil && known.verified {
 		call.renewal = known
 		close(call.done)
 		return call, false
@@ -108,24 +123,34 @@ func (f *refresher) join(ctx context.Context, s *Session, from visitor) (call *r
 
 func (f *refresher) run(ctx context.Context, call *refreshCall, s *Session, from visitor) {
 	defer recovered(new(error)) // the application's log handler runs last
-	renewed, err := f.attempt(ctx, s, from)
-	if err == nil && (f.hasEnded(s) || f.hasEnded(renewed.session)) {
-		err = errLoggedOut
+	call.renewal, call.err = f.attempt(ctx, s, from)
+	if f.hasEnded(s) || call.renewal != nil && f.hasEnded(call.renewal.session) {
+		call.renewal, call.err = nil, errLoggedOut
 	}
-	if err == nil {
-		call.renewal = renewed
-	}
-	call.err = err
+	f.finish(call, s)
+	f.log(ctx, s, call.renewal, call.err)
+}
 
+// finish makes the outcome of a call known, and remembers it.
+func (f *refresher) finish(call *refreshCall, s *Session) {
 	f.mu.Lock()
-	if err == nil && renewed.session.refreshToken != s.refreshToken {
-		f.traded.put(s.refreshToken, renewed, renewed.session.ExpiresAt)
+	defer f.mu.Unlock()
+
+	switch renewed := call.renewal; {
+	case renewed != nil && renewed.session.refreshToken != s.refreshToken:
+		f.traded.put(s.refreshToken, renewed, later(renewed.session.ExpiresAt, time.Now().Add(time.Minute)))
+	case terminal(call.err):
+		f.refused.put(s.refreshToken, call.err, time.Now().Add(refusedFor))
 	}
 	delete(f.calls, s.refreshToken)
-	f.mu.Unlock()
 	close(call.done)
+}
 
-	f.log(ctx, s, renewed, err)
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 func (f *refresher) hasEnded(s *Session) bool {
@@ -136,19 +161,22 @@ func (f *refresher) hasEnded(s *Session) bool {
 // end has the session refused by this process until the last token that it may
 // have, one that a refresh in flight brings, has expired.
 func (f *refresher) end(s *Session) {
-	f.ended.put(s.ID, struct{}{}, time.Now().Add(refreshTimeout+s.token.lifetime()+clockSkew))
+	if s.ID != "" {
+		f.ended.put(s.ID, struct{}{}, time.Now().Add(refreshTimeout+s.token.lifetime()+clockSkew))
+	}
 }
 
-// attempt waits for its turn and trades the token, within the time that a
-// refresh may take.
-func (f *refresher) attempt(ctx context.Context, s *Session, from visitor) (renewed *renewal, err error) {
-	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
-	defer cancel()
+// revive forgets that a session was logged out: its user has logged in again.
+func (f *refresher) revive(s *Session) { f.ended.drop(s.ID) }
 
+// attempt waits for its turn and trades the token.
+func (f *refresher) attempt(ctx context.Context, s *Session, from visitor) (renewed *renewal, err error) {
+	turn := time.NewTimer(turnTimeout)
+	defer turn.Stop()
 	select {
 	case f.slots <- struct{}{}:
 		defer func() { <-f.slots }()
-	case <-ctx.Done():
+	case <-turn.C:
 		return nil, unavailable(errTooMany)
 	}
 
@@ -156,13 +184,16 @@ func (f *refresher) attempt(ctx context.Context, s *Session, from visitor) (rene
 		return nil, &unavailableError{cause: errPaused, retryAfter: wait}
 	}
 	defer func() { f.pause.leave(s.ID, outage(err)) }()
+
+	ctx, cancel := context.WithTimeout(ctx, tradeTimeout)
+	defer cancel()
 	return f.trade(ctx, s, from)
 }
 
 func (f *refresher) log(ctx context.Context, s *Session, renewed *renewal, err error) {
 	log := f.logger.With("session", s.ID)
 	switch {
-	case err == nil && renewed.session.ID != s.ID:
+	case err == nil && renewed.session.ID != s.ID && s.ID != "":
 		log.InfoContext(ctx, "authkit: WorkOS changed the session id", "reason", "session_id_changed", "new_session", renewed.session.ID)
 	case err == nil:
 		log.DebugContext(ctx, "authkit: session refreshed", "reason", "refreshed")
@@ -179,10 +210,11 @@ func (f *refresher) log(ctx context.Context, s *Session, renewed *renewal, err e
 	}
 }
 
-// trade refreshes a session at WorkOS and verifies and seals what it brings.
+// trade refreshes a session at WorkOS, and verifies and seals what it brings. What
+// cannot be verified, because the key set is out of reach or the configuration is
+// wrong, comes with the error: the token that it cost is spent.
 func (k *Kit) trade(ctx context.Context, s *Session, from visitor) (_ *renewal, err error) {
 	defer recovered(&err)
-	// What cannot be verified is no use, and the token it costs would be spent.
 	if _, err := k.keys.usable(ctx); err != nil {
 		return nil, err
 	}
@@ -198,42 +230,42 @@ func (k *Kit) trade(ctx context.Context, s *Session, from visitor) (_ *renewal, 
 		auth.AuthenticationMethod = s.AuthenticationMethod
 	}
 
-	renewed, err := k.admit(ctx, auth)
-	if errors.Is(err, ErrUnavailable) {
-		k.unverified.put(s.refreshToken, auth, time.Now().Add(unverifiedFor))
+	renewed := &renewal{}
+	if renewed.session, err = k.admit(ctx, auth); err != nil {
+		renewed.session = k.unverifiedSession(auth)
 	}
-	if err != nil {
-		return nil, err
-	}
-	parts, err := k.cookies.sealSession(auth)
-	if err != nil {
-		// The user stays signed in for as long as this process remembers.
-		k.logger.ErrorContext(ctx, "authkit: the refreshed session cannot be stored", "reason", "session_too_large", "session", s.ID, "error", err)
-	}
-	return &renewal{session: renewed, parts: parts}, nil
+	renewed.verified = err == nil
+	renewed.parts = k.sealRenewed(ctx, auth)
+	return renewed, err
 }
 
-// ask gets a new pair of tokens for the session: the one that WorkOS gave before
-// and that could not be verified then, or a new one.
-func (k *Kit) ask(ctx context.Context, s *Session, from visitor) (*Authentication, error) {
-	refreshToken := s.refreshToken
-	if auth, ok := k.unverified.get(refreshToken); ok {
-		_, err := k.admit(ctx, auth)
-		if !errors.Is(err, errTokenExpired) {
-			return auth, nil
-		}
-		refreshToken = auth.RefreshToken
+// sealRenewed seals a refreshed session. One that does not fit is not brought to
+// the browser: the user stays signed in for as long as this process remembers.
+func (k *Kit) sealRenewed(ctx context.Context, auth *Authentication) []string {
+	parts, err := k.cookies.sealSession(auth)
+	if err != nil {
+		k.logger.ErrorContext(ctx, "authkit: the refreshed session cannot be stored", "reason", "session_too_large", "user", auth.User.ID, "error", err)
 	}
+	return parts
+}
 
-	auth, err := k.client.refresh(ctx, refreshToken, s.OrganizationID, from)
-	// A lost reply is asked for again while WorkOS still repeats it.
-	if delay, again := retryIn(err); again && sleep(ctx, delay) {
-		auth, err = k.client.refresh(ctx, refreshToken, s.OrganizationID, from)
+// ask gets a new pair of tokens for the session.
+func (k *Kit) ask(ctx context.Context, s *Session, from visitor) (*Authentication, error) {
+	auth, err := k.client.refresh(ctx, s.refreshToken, s.OrganizationID, from)
+	// A lost reply is asked for again while WorkOS still repeats it, if there is
+	// time to wait for the answer.
+	if delay, again := retryIn(err); again && hasTime(ctx, delay+requestTimeout) && sleep(ctx, delay) {
+		auth, err = k.client.refresh(ctx, s.refreshToken, s.OrganizationID, from)
 	}
 	if err != nil && !terminal(err) {
 		return nil, diagnose(err)
 	}
 	return auth, err
+}
+
+func hasTime(ctx context.Context, d time.Duration) bool {
+	deadline, ok := ctx.Deadline()
+	return !ok || time.Until(deadline) >= d
 }
 
 // retryIn tells whether a failed refresh is worth a second attempt, and when.
@@ -256,9 +288,12 @@ func outage(err error) bool {
 	if err == nil || terminal(err) {
 		return false
 	}
+	if errors.Is(err, errMisconfigured) {
+		return true
+	}
 	var apiErr *APIError
 	if errors.As(err, &apiErr) {
-		return transient(apiErr.StatusCode) || apiErr.StatusCode == http.StatusUnauthorized
+		return transient(apiErr.StatusCode)
 	}
 	return errors.Is(err, ErrUnavailable)
 }

@@ -326,6 +326,13 @@ func TestTerminalReplies(t *testing.T) {
 					expire()
 				}
 				a.workos.Fail(authkittest.Authenticate, 1, authkittest.Fault{Status: 400, Body: body})
+				if near { // the token is good until it expires: no answer on its way is overtaken
+					p := b.get("/dashboard")
+					if p.expectSession(t); p.Header["Set-Cookie"] != nil {
+						t.Errorf("%s: Set-Cookie %q", body, p.Header["Set-Cookie"])
+					}
+					time.Sleep(time.Minute)
+				}
 				p := b.stay().get("/dashboard")
 				p.expectRedirect(t, 302, "/login?return_to=%2Fdashboard")
 				if line := p.setCookie("wos-session"); !strings.Contains(line, "Max-Age=0") {
@@ -348,6 +355,154 @@ func TestRevokedSessionEndsAtItsNextRefresh(t *testing.T) {
 		b.get("/dashboard").expectSession(t)
 		expire()
 		b.get("/dashboard", fetch...).expect(t, 401)
+	})
+}
+
+// Whoever keeps sending a dead cookie does not spend WorkOS's rate limit.
+func TestRefusalIsRemembered(t *testing.T) {
+	bubble(t, func(t *testing.T, a *application) {
+		b := a.signIn()
+		a.workos.Revoke(b.get("/dashboard").session().ID)
+		expire()
+		dead := b.frozen()
+		for range 100 {
+			dead.get("/dashboard", fetch...).expect(t, 401)
+		}
+		if a.refreshes() != 1 {
+			t.Errorf("%d calls for one dead cookie", a.refreshes())
+		}
+	})
+}
+
+// A fault of the configuration, or of a JWT template, that is mended later: the
+// tokens that were traded meanwhile have reached the browser.
+func TestMisconfigurationSignsNobodyOut(t *testing.T) {
+	template := func(claims map[string]any) func(*application) {
+		return func(a *application) {
+			a.workos.Configure(func(s *authkittest.Settings) { s.Claims = claims })
+		}
+	}
+	issuers := func(issuers ...string) func(*application) {
+		return func(a *application) { a.opts.Issuers = issuers; a.restart() }
+	}
+	clock := func(offset time.Duration) func(*application) {
+		return func(a *application) {
+			a.workos.Configure(func(s *authkittest.Settings) { s.ClockOffset = offset })
+		}
+	}
+	for promise, c := range map[string]struct{ spoil, mend func(*application) }{
+		"an issuer that is not listed":   {issuers("https://auth.example.test"), issuers()},
+		"a clock that is 10 minutes off": {clock(-10 * time.Minute), clock(0)},
+		"a role that is an object":       {template(map[string]any{"role": map[string]any{"x": 1}}), template(nil)},
+		"a token without sub":            {template(map[string]any{"client_id": "client_other"}), template(nil)},
+	} {
+		for _, expired := range []bool{true, false} {
+			t.Run(promise, func(t *testing.T) {
+				bubble(t, func(t *testing.T, a *application) {
+					b := a.signIn()
+					if expired {
+						expire()
+					}
+					c.spoil(a)
+					first := b.get("/dashboard")
+					if expired || promise == "an issuer that is not listed" {
+						first.expect(t, 503, "not set up correctly")
+					}
+					time.Sleep(40 * time.Second) // past the replay window
+					b.get("/dashboard")
+					time.Sleep(40 * time.Second)
+					c.mend(a)
+					a.restart()
+					b.get("/dashboard").expectSession(t)
+				})
+			})
+		}
+	}
+}
+
+// Nobody is signed out for a detail of the user that has another type than
+// documented.
+func TestOddUserFieldsAreLeftOut(t *testing.T) {
+	for _, odd := range [][2]string{
+		{`"metadata":{"plan":"pro"}`, `"metadata":{"plan":1}`},
+		{`"metadata":{"plan":"pro"}`, `"metadata":[]`},
+		{`"email_verified":true`, `"email_verified":"true"`},
+		{`"locale":null`, `"locale":{}`},
+		{`"external_id":null`, `"external_id":7,"last_sign_in_at":"yesterday"`},
+	} {
+		bubble(t, func(t *testing.T, a *application) {
+			b := a.signIn()
+			expire()
+			p := b.get("/dashboard")
+			p.expectSession(t)
+			if s := p.session(); s.User.FirstName != "Ada" {
+				t.Errorf("%s: %+v", odd[1], s.User)
+			}
+		}, func(o *authkit.Options) {
+			transport := o.HTTPClient.Transport
+			o.HTTPClient = &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+				resp, err := transport.RoundTrip(r)
+				if err != nil || !strings.HasSuffix(r.URL.Path, "/authenticate") {
+					return resp, err
+				}
+				body, err := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				if !strings.Contains(string(body), odd[0]) {
+					t.Errorf("no %s in the reply", odd[0])
+				}
+				resp.Body = io.NopCloser(strings.NewReader(strings.Replace(string(body), odd[0], odd[1], 1)))
+				return resp, err
+			})}
+		})
+	}
+}
+
+// The request that refreshes is slow to answer, and another replica is asked for
+// the same session meanwhile: WorkOS refuses the old token, which is still good.
+func TestRefusalOfATokenThatIsStillValid(t *testing.T) {
+	bubble(t, func(t *testing.T, a *application) {
+		a.workos.Configure(func(s *authkittest.Settings) { s.TokenLifetime = time.Hour })
+		b := a.signIn()
+		replicas := a.replicas(2)
+		a.mux = http.NewServeMux()
+		a.mux.Handle("/poll", replicas[0].kit.WithAuth(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { time.Sleep(45 * time.Second) })))
+		a.mux.Handle("/", replicas[1].mux)
+
+		time.Sleep(time.Hour - 55*time.Second)
+		var wg sync.WaitGroup
+		wg.Go(func() { b.get("/poll", fetch...).expect(t, 200) })
+		time.Sleep(40 * time.Second)
+		b.get("/dashboard").expectSession(t)
+		wg.Wait()
+		time.Sleep(time.Minute)
+		b.get("/dashboard").expectSession(t)
+	})
+}
+
+// A refresh that had to wait for its turn still has time for the answer.
+func TestWaitingForATurnCostsNoReply(t *testing.T) {
+	bubble(t, func(t *testing.T, a *application) {
+		var cookies []string
+		for range 200 {
+			cookies = append(cookies, a.sealed(ada))
+		}
+		expire()
+		a.workos.Fail(authkittest.Authenticate, -1, authkittest.Fault{Delay: 9 * time.Second})
+		var wg sync.WaitGroup
+		for i, cookie := range cookies {
+			wg.Go(func() {
+				for a.page(t.Context(), cookie).session() == nil {
+					time.Sleep(2 * time.Second)
+				}
+				if a.page(t.Context(), cookie).session() == nil {
+					t.Errorf("session %d is lost", i)
+				}
+			})
+		}
+		wg.Wait()
+		if a.refreshes() != len(cookies) {
+			t.Errorf("%d calls for %d sessions", a.refreshes(), len(cookies))
+		}
 	})
 }
 
@@ -692,8 +847,8 @@ func TestFirstFetchOfTheKeySetFails(t *testing.T) {
 }
 
 // The refreshed token is signed with a new key while the key set is down: the
-// token that it cost is spent, so the reply is kept until it can be verified.
-func TestReplyThatCannotBeVerifiedYetIsKept(t *testing.T) {
+// token that it cost is spent, so the browser gets it with the 503.
+func TestReplyThatCannotBeVerifiedYetReachesTheBrowser(t *testing.T) {
 	bubble(t, func(t *testing.T, a *application) {
 		b := a.signIn()
 		expire()
@@ -703,7 +858,7 @@ func TestReplyThatCannotBeVerifiedYetIsKept(t *testing.T) {
 		time.Sleep(2 * time.Minute) // past the replay window
 		b.get("/dashboard").expect(t, 503)
 		a.workos.Heal()
-		time.Sleep(5 * time.Second)
+		a.restart() // the browser has it, not the process
 		b.get("/dashboard").expectSession(t)
 		if a.refreshes() != 1 {
 			t.Errorf("%d refreshes, want 1", a.refreshes())

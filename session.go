@@ -105,26 +105,51 @@ func (u User) Metadata() map[string]string { return maps.Clone(u.metadata) }
 // can be built on them.
 type userFields User
 
-type userJSON struct {
-	userFields
-	Metadata map[string]string `json:"metadata,omitempty"`
-}
-
 // MarshalJSON encodes the user under the names that WorkOS uses, its metadata
 // among them.
 func (u User) MarshalJSON() ([]byte, error) {
-	return json.Marshal(userJSON{userFields(u), u.metadata})
+	return json.Marshal(struct {
+		userFields
+		Metadata map[string]string `json:"metadata,omitempty"`
+	}{userFields(u), u.metadata})
 }
 
-// UnmarshalJSON decodes a user as WorkOS sends it.
+// UnmarshalJSON decodes a user as WorkOS sends it. A field of another type than
+// documented is left empty: nobody should fail to sign in for a date.
 func (u *User) UnmarshalJSON(b []byte) error {
-	var decoded userJSON
-	if err := json.Unmarshal(b, &decoded); err != nil {
+	var decoded struct {
+		userFields
+		Metadata     map[string]string `json:"metadata"`
+		LastSignInAt looseTime         `json:"last_sign_in_at"`
+		CreatedAt    looseTime         `json:"created_at"`
+		UpdatedAt    looseTime         `json:"updated_at"`
+	}
+	if err := unmarshalLoosely(b, &decoded); err != nil {
 		return err
 	}
 	*u = User(decoded.userFields)
 	u.metadata = decoded.Metadata
+	u.LastSignInAt, u.CreatedAt, u.UpdatedAt = time.Time(decoded.LastSignInAt), time.Time(decoded.CreatedAt), time.Time(decoded.UpdatedAt)
 	return nil
+}
+
+// looseTime is a time that is zero where it is not RFC 3339.
+type looseTime time.Time
+
+func (t *looseTime) UnmarshalJSON(b []byte) error {
+	_ = (*time.Time)(t).UnmarshalJSON(b)
+	return nil
+}
+
+// unmarshalLoosely is json.Unmarshal that leaves out what has another type than
+// its field.
+func unmarshalLoosely(b []byte, dst any) error {
+	err := json.Unmarshal(b, dst)
+	var mismatch *json.UnmarshalTypeError
+	if errors.As(err, &mismatch) {
+		return nil // encoding/json has gone on with the rest
+	}
+	return err
 }
 
 // newSession joins what WorkOS said of the user and what the token claims.
@@ -151,6 +176,16 @@ func (k *Kit) newSession(auth *Authentication, t *token) *Session {
 		s.Impersonator = &Impersonator{Email: t.actor}
 	}
 	return s
+}
+
+// unverifiedSession is newSession for a token that is not verified. One that does
+// not even parse counts as expired: the refresh token is good all the same.
+func (k *Kit) unverifiedSession(auth *Authentication) *Session {
+	t, err := parseToken(auth.AccessToken)
+	if err != nil {
+		t = &token{raw: auth.AccessToken}
+	}
+	return k.newSession(auth, t)
 }
 
 // refreshMargin returns how long before its expiry a token of the given life is
@@ -183,8 +218,8 @@ type sessionKey struct{}
 // into the request's context. It is false where nobody is signed in, and behind
 // no middleware of a Kit.
 func SessionFromContext(ctx context.Context) (*Session, bool) {
-	s, ok := ctx.Value(sessionKey{}).(*Session)
-	return s, ok
+	s, _ := ctx.Value(sessionKey{}).(*Session)
+	return s, s != nil
 }
 
 // ContextWithSession returns a context that carries a session, to test handlers
