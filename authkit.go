@@ -34,14 +34,14 @@
 //
 // A session ends when WorkOS says so or the user logs out, and for no other
 // reason: while WorkOS cannot be reached, valid tokens are served, and expired
-// ones get 503 and keep their cookie.
+// ones get 503 and keep their session.
 //
 // # Cookies
 //
 // All are sealed with gorilla/securecookie (AES-256-CTR and HMAC-SHA256) under
-// keys derived from Options.CookiePassword, one pair for each kind; HttpOnly,
-// SameSite=Lax, Path=/, and Secure unless RedirectURI is http on a loopback
-// host:
+// keys derived from Options.CookiePassword, a pair for each kind and client;
+// HttpOnly, SameSite=Lax, Path=/, and Secure unless RedirectURI is http on a
+// loopback host:
 //
 //	wos-session              the session; wos-session.1 to .3 where it is large
 //	wos-auth-verifier-<hash> a login under way, ten minutes, five at the most

@@ -197,8 +197,7 @@ func (k *Kit) callbackOfNoLogin(w http.ResponseWriter, r *http.Request, f *flow)
 
 // finishLogin redeems the code of a login that this browser began.
 func (k *Kit) finishLogin(w http.ResponseWriter, r *http.Request, f *flow, code string) {
-	// The code works once: if the browser leaves, the reply is lost either way,
-	// but WorkOS should not see half a request.
+	// A browser that leaves does not break off what WorkOS has begun.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), requestTimeout)
 	defer cancel()
 
@@ -302,7 +301,7 @@ func (k *Kit) admit(ctx context.Context, auth *Authentication) (*Session, error)
 // answered with 302 if the user clicked a link on the application's own pages
 // or typed the address; any other page, such as one that a link on another site
 // leads to, asks, and changes nothing. What is no page, such as an image, a
-// prefetch or fetch, gets 405.
+// prefetch or fetch, gets 405; HEAD gets 204.
 func (k *Kit) Logout(w http.ResponseWriter, r *http.Request) {
 	keepPrivate(w.Header(), new([2]string))
 	switch r.Method {
@@ -315,13 +314,13 @@ func (k *Kit) Logout(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 		return
 	case http.MethodGet:
-		if isNavigation(r) && !k.isOwnClick(r) {
-			askToLogOut.writePage(w)
-			return
-		}
 		if !isNavigation(r) {
 			w.Header().Set("Allow", "POST")
 			k.fail(w, r, errMethod)
+			return
+		}
+		if !k.isOwnClick(r) {
+			askToLogOut.writePage(w)
 			return
 		}
 	default:

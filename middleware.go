@@ -130,8 +130,7 @@ func (k *Kit) open(value string) (*Session, bool) {
 	if !ok {
 		return nil, false
 	}
-	s := k.unverifiedSession(auth)
-	return s, s.token.subject == "" || s.token.subject == auth.User.ID
+	return k.unverifiedSession(auth)
 }
 
 // verifiedSession is a session whose cookie was unsealed and whose token was

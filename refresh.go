@@ -230,13 +230,15 @@ func (k *Kit) trade(ctx context.Context, s *Session, from visitor) (_ *renewal, 
 		auth.AuthenticationMethod = s.AuthenticationMethod
 	}
 
-	renewed := &renewal{}
-	if renewed.session, err = k.admit(ctx, auth); err != nil {
-		renewed.session = k.unverifiedSession(auth)
+	renewed, err := k.admit(ctx, auth)
+	if err == nil {
+		return &renewal{session: renewed, verified: true, parts: k.sealRenewed(ctx, auth)}, nil
 	}
-	renewed.verified = err == nil
-	renewed.parts = k.sealRenewed(ctx, auth)
-	return renewed, err
+	renewed, ok := k.unverifiedSession(auth)
+	if !ok {
+		return nil, err
+	}
+	return &renewal{session: renewed, parts: k.sealRenewed(ctx, auth)}, err
 }
 
 // sealRenewed seals a refreshed session. One that does not fit is not brought to

@@ -534,12 +534,16 @@ func TestTransientReplies(t *testing.T) {
 		"no reply":                    {Hang: true},
 		"a slow reply":                {Delay: 9 * time.Second, Status: 500},
 		"another user's tokens":       {Handler: nil}, // see below
+		"another user's access token": {Handler: nil},
 	}
 	for promise, fault := range faults {
 		t.Run(promise, func(t *testing.T) {
 			bubble(t, func(t *testing.T, a *application) {
-				if promise == "another user's tokens" {
-					fault = anothersTokens(t, a)
+				switch promise {
+				case "another user's tokens":
+					fault = anothersTokens(t, a, "")
+				case "another user's access token":
+					fault = anothersTokens(t, a, "user_01ADA")
 				}
 				b := a.signIn()
 				cookie := b.cookies()["wos-session"]
@@ -587,13 +591,17 @@ func endless(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func anothersTokens(t *testing.T, a *application) authkittest.Fault {
+// anothersTokens answers with tokens of Eve, as those of the user given.
+func anothersTokens(t *testing.T, a *application, as string) authkittest.Fault {
 	a.workos.AddUser(authkittest.User{Email: "eve@example.test"})
 	auth, err := a.workos.NewSession("eve@example.test", "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return authkittest.Fault{Status: 200, Body: `{"user":{"id":"` + auth.User.ID + `"},"access_token":"` + auth.AccessToken + `","refresh_token":"` + auth.RefreshToken + `"}`}
+	if as == "" {
+		as = auth.User.ID
+	}
+	return authkittest.Fault{Status: 200, Body: `{"user":{"id":"` + as + `"},"access_token":"` + auth.AccessToken + `","refresh_token":"` + auth.RefreshToken + `"}`}
 }
 
 // The reply to a refresh is lost after WorkOS rotated the token.

@@ -57,12 +57,9 @@ func (k *Kit) isSameOrigin(r *http.Request) bool {
 	return false
 }
 
-// isOwnClick reports whether a navigation was begun on our own pages or by
-// typing the address.
+// isOwnClick reports whether a navigation in the browser's window was begun on
+// our own pages or by typing the address.
 func (k *Kit) isOwnClick(r *http.Request) bool {
-	if !isNavigation(r) {
-		return false
-	}
 	if dest := r.Header.Get("Sec-Fetch-Dest"); dest != "" && dest != "document" {
 		return false
 	}

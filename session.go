@@ -179,13 +179,14 @@ func (k *Kit) newSession(auth *Authentication, t *token) *Session {
 }
 
 // unverifiedSession is newSession for a token that is not verified. One that does
-// not even parse counts as expired: the refresh token is good all the same.
-func (k *Kit) unverifiedSession(auth *Authentication) *Session {
+// not even parse counts as expired: the refresh token is good all the same. There
+// is no session if the token is another user's.
+func (k *Kit) unverifiedSession(auth *Authentication) (*Session, bool) {
 	t, err := parseToken(auth.AccessToken)
 	if err != nil {
 		t = &token{raw: auth.AccessToken}
 	}
-	return k.newSession(auth, t)
+	return k.newSession(auth, t), t.subject == "" || t.subject == auth.User.ID
 }
 
 // refreshMargin returns how long before its expiry a token of the given life is
