@@ -82,6 +82,22 @@ func TestDefaultTransportMayBeReplaced(t *testing.T) {
 	}
 }
 
+// The key set is public: whatever serves it need not see the API key.
+func TestKeySetIsFetchedWithoutTheAPIKey(t *testing.T) {
+	a := newApplication(t)
+	a.signIn().get("/dashboard").expectSession(t)
+	for _, r := range a.workos.Requests(authkittest.KeySet) {
+		if got := r.Header.Get("Authorization"); got != "" {
+			t.Errorf("Authorization %.10q", got)
+		}
+	}
+	for _, r := range a.workos.Requests(authkittest.Authenticate) {
+		if got := r.Header.Get("Authorization"); got != "Bearer "+a.opts.APIKey {
+			t.Errorf("Authorization %.10q", got)
+		}
+	}
+}
+
 // The client secret goes to WorkOS and nowhere that an answer points at.
 func TestSecretFollowsNoRedirect(t *testing.T) {
 	var hosts []string

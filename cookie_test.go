@@ -337,6 +337,21 @@ func TestEveryBitOfTheCookieCounts(t *testing.T) {
 	}
 }
 
+// The user in the seal must be the token's.
+func TestSealedUserMustBeTheTokens(t *testing.T) {
+	a := newApplication(t)
+	auth, err := a.workos.NewSession(ada, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	auth.User.ID = "user_01EVE"
+	cookie, err := a.kit.SealSession(auth)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.page(t.Context(), cookie).expect(t, 302)
+}
+
 // A session that is over does not stand before one that is not.
 func TestOtherSessionsAreTried(t *testing.T) {
 	a := newApplication(t)

@@ -357,8 +357,9 @@ func TestBrowserWithoutCookiesDoesNotCircle(t *testing.T) {
 		p := b.stay().get(a.authorize(begin(t, b, "/login?return_to=/dashboard")))
 		p.expectRedirect(t, 302, "/dashboard")
 
+		marker := b.cookies()["wos-auth-marker"]
 		lost := a.visitor()
-		lost.setCookie("wos-auth-marker", b.cookies()["wos-auth-marker"])
+		lost.setCookie("wos-auth-marker", marker)
 		stay := lost.stay()
 		stay.get("/dashboard").expect(t, 400, "did not keep the sign-in", `href="/login?return_to=%2Fdashboard"`)
 		stay.get("/dashboard", fetch...).expect(t, 401)
@@ -371,8 +372,10 @@ func TestBrowserWithoutCookiesDoesNotCircle(t *testing.T) {
 		login := begin(t, all, "/login")
 		all.stay().get(a.authorize(login)).expect(t, 400, "no longer valid")
 
-		time.Sleep(61 * time.Second)
-		lost.setCookie("wos-auth-marker", b.cookies()["wos-auth-marker"])
+		lost.setCookie("wos-auth-marker", marker)
+		time.Sleep(59 * time.Second)
+		stay.get("/dashboard").expect(t, 400)
+		time.Sleep(3 * time.Second)
 		stay.get("/dashboard").expect(t, 302)
 	})
 }

@@ -159,6 +159,21 @@ func TestHTMXLeavesThePageToLogInAndOut(t *testing.T) {
 	}
 }
 
+// Whoever kept the cookie of before the refresh is logged out with the session
+// that it has become, under whatever id.
+func TestLogoutEndsWhatOlderCookiesLeadTo(t *testing.T) {
+	bubble(t, func(t *testing.T, a *application) {
+		a.workos.Configure(func(s *authkittest.Settings) { s.ChangeSessionID = true })
+		b := a.signIn()
+		old := b.frozen()
+		expire()
+		old.get("/dashboard").expectSession(t)
+		b.get("/dashboard").expectSession(t)
+		b.stay().send("POST", "/logout", "").expect(t, 303)
+		old.get("/dashboard", fetch...).expect(t, 401)
+	})
+}
+
 // A logout wins over a refresh that is under way.
 func TestLogoutDuringRefreshStaysALogout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

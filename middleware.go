@@ -199,9 +199,6 @@ func (k *Kit) renew(w http.ResponseWriter, r *http.Request, s *Session, verified
 		return nil, unavailable(errTooSlow)
 	}
 
-	if call.renewal != nil && (k.refreshes.hasEnded(s) || k.refreshes.hasEnded(call.renewal.session)) {
-		return nil, ErrNoSession
-	}
 	k.bring(w, r, call.renewal)
 	switch {
 	case call.err == nil:

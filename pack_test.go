@@ -117,6 +117,7 @@ func TestUnpackRefusesWhatPackDidNotMake(t *testing.T) {
 		"a length that never ends":     bytes.Repeat([]byte{1, 0xff}, 20),
 		"a bomb":                       bomb(t, 10<<20, ""),
 		"just more than the limit":     bomb(t, maxUnpacked+1, ""),
+		"blanks without end":           bomb(t, 0, "\x00\x00{}"+strings.Repeat(" ", maxUnpacked)),
 		"an identity that is no JSON":  bomb(t, 0, "\x00\x00x"),
 		"a header longer than it is":   bomb(t, 0, "\x7f"),
 		"a payload longer than it is":  bomb(t, 0, "\x00\x7f"),
@@ -144,6 +145,42 @@ func bomb(t *testing.T, zeros int, tail string) []byte {
 		t.Fatal(err)
 	}
 	return buf.Bytes()
+}
+
+// A cookie of one kind, or of another client, never passes for one of another.
+func TestPurposesAndClientsHaveKeysOfTheirOwn(t *testing.T) {
+	var sealers []*sealer
+	for _, client := range []string{"client_1", "client_2"} {
+		c := newCookies(&Options{ClientID: client, CookiePassword: "Zn4kPwq8vRt2LmXc6YbHs1Jd9Gf3Te7u", CookieMaxAge: longestMaxAge}, true)
+		sealers = append(sealers, c.session, c.login, c.marker)
+	}
+	for i, sealing := range sealers {
+		value, err := sealing.seal("name", []byte("plain"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for j, opening := range sealers {
+			if _, ok := opening.open("name", value); ok != (i == j) {
+				t.Errorf("sealer %d opens what %d sealed: %v", j, i, ok)
+			}
+		}
+		if _, ok := sealing.open("another name", value); ok {
+			t.Errorf("sealer %d opens another cookie's value", i)
+		}
+	}
+}
+
+func TestStateIsComparedWhole(t *testing.T) {
+	f := newFlow("", "")
+	state := f.stateParam()
+	for _, other := range []string{"", state[:42], state + "A", "A" + state[1:] + "x", newFlow("", "").stateParam()} {
+		if f.hasState(other) {
+			t.Errorf("%q passes for %q", other, state)
+		}
+	}
+	if !f.hasState(state) {
+		t.Error("the state does not pass for itself")
+	}
 }
 
 func TestPackedFlows(t *testing.T) {

@@ -668,6 +668,42 @@ func TestRefreshObeysRetryAfter(t *testing.T) {
 	})
 }
 
+// One session that cannot be refreshed does not stop the others.
+func TestOneSessionsTroubleIsItsOwn(t *testing.T) {
+	bubble(t, func(t *testing.T, a *application) {
+		troubled, other := a.sealed(ada), a.sealed(ada)
+		a.page(t.Context(), other).expectSession(t)
+		expire()
+		a.workos.Fail(authkittest.Authenticate, 20, authkittest.Fault{Status: 503})
+		for range 10 {
+			a.page(t.Context(), troubled).expect(t, 503)
+		}
+		a.page(t.Context(), other).expectSession(t)
+	})
+}
+
+// What cannot be verified is not asked for: the token would be spent.
+func TestNothingIsRefreshedWithoutAKeySet(t *testing.T) {
+	bubble(t, func(t *testing.T, a *application) {
+		cookie := a.sealed(ada)
+		expire()
+		a.workos.Fail(authkittest.KeySet, -1, authkittest.Fault{Status: 503})
+		a.page(t.Context(), cookie).expect(t, 503)
+		if a.refreshes() != 0 {
+			t.Errorf("%d refreshes", a.refreshes())
+		}
+	})
+}
+
+func TestRequestTimeoutIsRetried(t *testing.T) {
+	bubble(t, func(t *testing.T, a *application) {
+		cookie := a.sealed(ada)
+		expire()
+		a.workos.Fail(authkittest.Authenticate, 1, authkittest.Fault{Status: 408})
+		a.page(t.Context(), cookie).expectSession(t)
+	})
+}
+
 // In an outage WorkOS is not stormed, and recovers unhindered.
 func TestOutagePausesRefreshing(t *testing.T) {
 	bubble(t, func(t *testing.T, a *application) {
@@ -725,6 +761,13 @@ func TestPanicInTheHTTPClientEndsNothing(t *testing.T) {
 		panics = true
 		b.get("/dashboard").expect(t, 503)
 		panics = false
+		b.get("/dashboard").expectSession(t)
+
+		a.restart()
+		panics = true
+		b.get("/dashboard").expect(t, 503) // the key set, this time
+		panics = false
+		time.Sleep(time.Second)
 		b.get("/dashboard").expectSession(t)
 	}, func(o *authkit.Options) {
 		transport := o.HTTPClient.Transport

@@ -169,7 +169,7 @@ func TestTokenSpelling(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := newSigner(t, a.workos)
+	own := newSigner(t, a.workos, 2048)
 	resign := own.sign
 	rawHeader, rawPayload := `{"alg":"RS256","typ":"JWT","kid":"own"}`, string(claims)
 	good := own.sign(rawHeader, rawPayload)
@@ -239,9 +239,9 @@ func flipUnusedBit(last byte) string {
 type signer struct{ key *rsa.PrivateKey }
 
 // newSigner returns one whose key is the only one that WorkOS publishes.
-func newSigner(t *testing.T, w *authkittest.WorkOS) signer {
+func newSigner(t *testing.T, w *authkittest.WorkOS, bits int) signer {
 	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	key, err := rsa.GenerateKey(rand.Reader, bits)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -346,6 +346,20 @@ func TestKeySets(t *testing.T) {
 				t.Errorf("accepted %v; key set %.200s", got, c.change(own))
 			}
 		})
+	}
+}
+
+func TestKeysMustBeStrongEnough(t *testing.T) {
+	for bits, accepted := range map[int]bool{1024: false, 2040: false, 2048: true} {
+		a := newApplication(t)
+		claims, err := json.Marshal(a.goodClaims(nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		token := newSigner(t, a.workos, bits).sign(`{"alg":"RS256","kid":"own"}`, string(claims))
+		if got := a.accepts(t, token); got != accepted {
+			t.Errorf("a key of %d bits: accepted %v", bits, got)
+		}
 	}
 }
 
