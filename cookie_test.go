@@ -378,6 +378,21 @@ func TestSessionsOfAnotherClientDoNotOpen(t *testing.T) {
 	}
 }
 
+// Sessions in several cookies are remembered, too.
+func TestLargeSessionsAreVerifiedOnce(t *testing.T) {
+	a := newApplication(t)
+	b := signInWith(t, a, unlike(400))
+	b.get("/dashboard").expect(t, 200)
+	var first, second *authkit.Session
+	a.mux.Handle("/first", a.kit.WithAuth(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { first, _ = authkit.SessionFromContext(r.Context()) })))
+	a.mux.Handle("/second", a.kit.WithAuth(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { second, _ = authkit.SessionFromContext(r.Context()) })))
+	b.get("/first")
+	b.get("/second")
+	if first == nil || first != second {
+		t.Error("the second request does not get the session of the first")
+	}
+}
+
 // A session that is remembered does not keep the request's header alive.
 func TestCacheKeepsTheCookieAndNotTheHeader(t *testing.T) {
 	a := newApplication(t)

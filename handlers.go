@@ -186,7 +186,7 @@ func (k *Kit) Callback(w http.ResponseWriter, r *http.Request) {
 // callbackOfNoLogin answers a callback whose login this browser did not begin,
 // has finished, or has left alone for too long.
 func (k *Kit) callbackOfNoLogin(w http.ResponseWriter, r *http.Request, f *flow) {
-	for _, c := range k.carried(r) {
+	for _, c := range k.carried(k.cookies.sessionValues(r)) {
 		if !k.refreshes.hasEnded(c.Session) {
 			redirect(w, r, k.loginReturnTo)
 			return
@@ -341,7 +341,7 @@ func (k *Kit) Logout(w http.ResponseWriter, r *http.Request) {
 // what they were refreshed to, and returns the newest.
 func (k *Kit) endSession(r *http.Request) *Session {
 	var newest *Session
-	for _, c := range k.carried(r) {
+	for _, c := range k.carried(k.cookies.sessionValues(r)) {
 		s := c.Session
 		k.refreshes.end(s)
 		if renewed := k.refreshes.newest(s); renewed != nil {

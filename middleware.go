@@ -91,7 +91,13 @@ func (k *Kit) authenticate(w http.ResponseWriter, r *http.Request, header *[2]st
 		}
 	}
 
-	carried := k.carried(r)
+	values := k.cookies.sessionValues(r)
+	for _, value := range values {
+		if s, ok := k.recall(r.Context(), value); ok {
+			return s, nil
+		}
+	}
+	carried := k.carried(values)
 	for _, c := range carried {
 		s, err := k.resume(w, r, c)
 		if !errors.Is(err, ErrNoSession) {
@@ -111,11 +117,11 @@ type carriedSession struct {
 	sealed string
 }
 
-// carried returns the sessions that a request carries, the newest first: there
-// are several where another CookieDomain has left one behind.
-func (k *Kit) carried(r *http.Request) []carriedSession {
+// carried returns the sessions that cookies hold, the newest first: there are
+// several where another CookieDomain has left one behind.
+func (k *Kit) carried(values []string) []carriedSession {
 	var found []carriedSession
-	for _, value := range k.cookies.sessionValues(r) {
+	for _, value := range values {
 		if s, ok := k.open(value); ok {
 			found = append(found, carriedSession{s, value})
 		}
@@ -155,18 +161,19 @@ func (k *Kit) recall(ctx context.Context, value string) (*Session, bool) {
 // its key has left the key set, is one that WorkOS may replace. ErrNoSession
 // means that the session is over.
 func (k *Kit) resume(w http.ResponseWriter, r *http.Request, c carriedSession) (*Session, error) {
+	// Asked before: if the keys change during the verification, it does not count
+	// for the new ones.
+	generation := k.keys.generation(r.Context())
 	s, verified := c.Session, false
-	if known := k.refreshes.newest(s); known != nil {
-		k.bring(w, r, known)
-		s, verified = known.session, known.verified
+	known := k.refreshes.newest(s)
+	if known != nil {
+		s, verified = known.session, known.generation != 0 && known.generation == generation
 	}
 	if k.refreshes.hasEnded(c.Session) || k.refreshes.hasEnded(s) {
 		return nil, ErrNoSession
 	}
+	k.bring(w, r, known)
 
-	// Asked before: if the keys change during the verification, it does not count
-	// for the new ones.
-	generation := k.keys.generation(r.Context())
 	if s.alive(time.Now()) && !verified {
 		err := k.tokens.verify(r.Context(), s.token, maxKeySetAgeBrought)
 		if errors.Is(err, ErrUnavailable) {

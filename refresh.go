@@ -32,9 +32,9 @@ const (
 
 // renewal is what a refresh token was traded for.
 type renewal struct {
-	session  *Session
-	verified bool     // its token was acceptable when it came
-	parts    []string // the sealed session cookie; nil if it did not fit
+	session    *Session
+	generation uint64   // of the keys that its token was verified with; 0 if it was not acceptable
+	parts      []string // the sealed session cookie; nil if it did not fit
 }
 
 // refresher has every refresh token traded once.
@@ -111,7 +111,7 @@ func (f *refresher) join(ctx context.Context, s *Session, from visitor) (call *r
 		return call, false
 	}
 	// A call may have ended since the request looked.
-	if known := f.newest(s); known != nil && known.verified {
+	if known := f.newest(s); known != nil && known.generation != 0 {
 		call.renewal = known
 		close(call.done)
 		return call, false
@@ -230,9 +230,10 @@ func (k *Kit) trade(ctx context.Context, s *Session, from visitor) (_ *renewal, 
 		auth.AuthenticationMethod = s.AuthenticationMethod
 	}
 
+	generation := k.keys.generation(ctx)
 	renewed, err := k.admit(ctx, auth)
 	if err == nil {
-		return &renewal{session: renewed, verified: true, parts: k.sealRenewed(ctx, auth)}, nil
+		return &renewal{session: renewed, generation: generation, parts: k.sealRenewed(ctx, auth)}, nil
 	}
 	renewed, ok := k.unverifiedSession(auth)
 	if !ok {

@@ -854,6 +854,25 @@ func TestTokenOfARetiredKeyIsRefreshedBeforeItExpires(t *testing.T) {
 	})
 }
 
+func TestRefreshedTokenOfARetiredKeyIsNotServedFromMemory(t *testing.T) {
+	bubble(t, func(t *testing.T, a *application) {
+		a.workos.Configure(func(s *authkittest.Settings) { s.TokenLifetime = 12 * time.Hour })
+		b := a.signIn()
+		old := b.frozen()
+		time.Sleep(12 * time.Hour)
+		old.get("/dashboard").expectSession(t)
+		a.workos.RotateKeys()
+		a.workos.RetireKeys()
+		time.Sleep(61 * time.Minute)
+		old.get("/dashboard").expectSession(t) // has the key set fetched
+		synctest.Wait()
+		old.get("/dashboard").expectSession(t)
+		if a.refreshes() != 2 {
+			t.Errorf("%d refreshes: a retired key is still trusted", a.refreshes())
+		}
+	})
+}
+
 func TestKeySetDown(t *testing.T) {
 	bubble(t, func(t *testing.T, a *application) {
 		a.workos.Configure(func(s *authkittest.Settings) { s.TokenLifetime = 3 * 24 * time.Hour })
