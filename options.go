@@ -84,7 +84,7 @@ type Options struct {
 
 	// SessionCacheSize is the number of verified sessions kept in memory, so
 	// that a request whose cookie was seen before is neither unsealed nor
-	// verified again. The default is 10,000, at roughly 3.5 KB each; a negative
+	// verified again. The default is 10,000, at roughly 4.5 KB each; a negative
 	// value keeps none.
 	SessionCacheSize int
 
