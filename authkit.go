@@ -40,8 +40,8 @@
 //
 // All are sealed with gorilla/securecookie (AES-256-CTR and HMAC-SHA256) under
 // keys derived from Options.CookiePassword, a pair for each kind and client;
-// HttpOnly, SameSite=Lax, Path=/, and Secure unless RedirectURI is http on a
-// loopback host:
+// HttpOnly, Path=/, SameSite=Lax by default, and Secure unless RedirectURI is
+// http on a loopback host:
 //
 //	wos-session              the session; wos-session.1 to .3 where it is large
 //	wos-auth-verifier-<hash> a login under way, ten minutes, five at the most
@@ -60,8 +60,9 @@ import (
 	"time"
 )
 
-// Kit signs users in to one application. It is safe for concurrent use, holds no
-// connection or goroutine of its own, and needs no closing.
+// Kit signs users in to one application. It is safe for concurrent use, has no
+// goroutine that outlives its work, and needs no closing; idle connections to
+// WorkOS are net/http's.
 type Kit struct {
 	redirectURI    string
 	origin         string // of RedirectURI: the application's own

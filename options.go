@@ -89,7 +89,7 @@ type Options struct {
 	SessionCacheSize int
 
 	// OnLogin is called by Callback when WorkOS has authenticated a user, before
-	// any cookie is written. An error refuses the login with a 403 and reaches
+	// the session cookie is written. An error refuses the login with a 403 and reaches
 	// OnError. It runs in the request's goroutine.
 	OnLogin func(*http.Request, *Login) error
 
