@@ -55,12 +55,11 @@ func (l Login) LogValue() slog.Value { return slog.GroupValue(slog.Any("session"
 
 // Login sends the browser to WorkOS to sign in.
 //
-// Method GET or POST; query parameter return_to, a local path to come back to. It
-// sets
-// a login cookie for ten minutes and answers 302, or 303 to a POST. Mount it at
-// LoginPath, and register its URL as the sign-in URL in the WorkOS dashboard: it
-// always begins a login of its own. A prefetch or a background request gets 401
-// and begins nothing; HEAD gets 204.
+// Method GET or POST; query parameter return_to, a local path to come back to.
+// It sets a login cookie for ten minutes and answers 302, or 303 to a POST. Mount
+// it at LoginPath, and register its URL as the sign-in URL in the WorkOS
+// dashboard: it always begins a login of its own. A prefetch or a background
+// request gets 401 and begins nothing; HEAD gets 204.
 func (k *Kit) Login(w http.ResponseWriter, r *http.Request) {
 	k.StartLogin(w, r, LoginParams{ReturnTo: singleParam(r.URL.Query(), "return_to", maxReturnTo)})
 }
