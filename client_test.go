@@ -162,6 +162,9 @@ func TestPrintingShowsNoToken(t *testing.T) {
 // Sessions are shared: what one handler appends, another must not see.
 func TestAppendingToASessionCopies(t *testing.T) {
 	a := newApplication(t)
+	a.workos.AddMembership(authkittest.Membership{
+		UserID: "user_01ADA", OrganizationID: "org_01ORCHARD", Permissions: []string{"a", "b", "c"}, // decoded with room to spare
+	})
 	b := a.signIn()
 	a.mux.Handle("/own", a.kit.WithAuth(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s, _ := authkit.SessionFromContext(r.Context())
